@@ -1,0 +1,1 @@
+"""Text to values: YAML with positions, inventories, host patterns, playbooks and roles."""
