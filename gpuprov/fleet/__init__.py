@@ -1,0 +1,1 @@
+"""The run over many hosts: gate, plans, events, hosts that went away and came back."""

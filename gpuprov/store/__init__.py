@@ -1,0 +1,1 @@
+"""Memory: what runs left behind on the admin's machine."""
