@@ -1,0 +1,1 @@
+"""Measurements under load: arithmetic, memory, buses, collectives. Each is checked for right results, too."""

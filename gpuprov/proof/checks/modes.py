@@ -1,0 +1,146 @@
+"""How GPUs are set up: persistence, MIG, compute mode, clocks, power limit, and who uses them."""
+
+from __future__ import annotations
+
+import os
+
+from gpuprov.proof.checks.each import Found, Gpu, each
+from gpuprov.proof.parts import Part
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from gpuprov.proof.checks.each import Run
+    from gpuprov.proof.parts import Context
+
+COMPUTE_MODES = {0: "default", 1: "exclusive_thread", 2: "prohibited", 3: "exclusive_process"}
+#: The number that every Linux gives the process namespace of the host itself: only there are NVML's pids ours.
+_HOST_PIDS = "pid:[4026531836]"
+#: Memory that a GPU without processes may hold: the driver's own, and its page tables.
+IDLE_MEMORY_FRACTION = 0.05
+_GIB = 1 << 30
+
+
+def persistence(gpu: Gpu, context: Context) -> Found:  # noqa: ARG001 - one shape for all judges
+    """The driver keeps the GPU initialised between jobs."""
+    if gpu["persistence"]:
+        return Found("pass", "on", expected="on")
+    reason = "has persistence mode off: each job waits for its start, and settings are lost between jobs"
+    return Found("warn", "off", reason, "none", "on")
+
+
+def mig(gpu: Gpu, context: Context) -> Found:
+    """MIG is on or off as the inventory says; where it says nothing, off."""
+    current, pending = (bool(value) for value in gpu["mig"])
+    state = {True: "on", False: "off"}
+    wanted = context.expect.get("mig")
+    if current != pending:
+        reason = f"has MIG {state[current]} until the next reset, then {state[pending]}"
+        return Found("warn", state[current], reason, "reset GPU", state[pending])
+    if current == bool(wanted):
+        return Found("pass", state[current], expected=state[current])
+    verdict = "warn" if wanted is None else "fail"
+    said = "nobody said that it should" if wanted is None else f"{state[bool(wanted)]} is wanted"
+    reason = (
+        f"has MIG {state[current]}, {said}: measurements see a slice of the GPU" if current else f"has MIG off, {said}"
+    )
+    return Found(verdict, state[current], reason, "none", state[bool(wanted)])
+
+
+def compute_mode(gpu: Gpu, context: Context) -> Found:
+    """Who may use the GPU: everybody, unless the inventory says otherwise."""
+    code = gpu["compute_mode"]
+    has = COMPUTE_MODES.get(code, f"code {code}")
+    wanted = context.expect.get("compute_mode") or "default"
+    if has == wanted:
+        return Found("pass", has, expected=wanted)
+    reason = f"has compute mode {has}, {wanted} is wanted"
+    verdict = "fail" if has == "prohibited" or context.expect.get("compute_mode") else "warn"
+    return Found(
+        verdict,
+        has,
+        f"{reason}: {'no program can use it' if has == 'prohibited' else 'one at a time can use it'}",
+        expected=wanted,
+    )
+
+
+def clocks(gpu: Gpu, context: Context) -> Found:  # noqa: ARG001 - one shape for all judges
+    """Nobody has set the application clocks below their default; the boost above it is the GPU's own affair."""
+    now, default, most = gpu["clock.sm_application"], gpu["clock.sm_application_default"], gpu["clock.sm_max"]
+    if now < default:
+        reason = f"has application clocks of {now} MHz, {default} is the default: nvidia-smi -rac"
+        return Found("warn", now, reason, "none", default)
+    note = f"{gpu.device}: application clock {now} MHz, highest {most} MHz" if now < most else ""
+    return Found("pass", now, note, expected=f">= {default}")
+
+
+def power(gpu: Gpu, context: Context) -> Found:
+    """The power limit is the default, or what the inventory wants, and nothing else enforces a lower one."""
+    limit, default = gpu["power.limit"] / 1000, gpu["power.default"] / 1000
+    wanted = float(context.expect.get("power_limit_w") or default)
+    enforced = gpu.get("power.enforced")
+    if abs(limit - wanted) >= 1:
+        word = "below" if limit < wanted else "above"
+        whose = "the wanted" if context.expect.get("power_limit_w") else "its default"
+        return Found("warn", limit, f"has a power limit of {limit:g} W, {word} {whose} {wanted:g} W", "none", wanted)
+    if enforced is not None and limit - enforced / 1000 >= 1:
+        reason = f"is held to {enforced / 1000:g} W although its limit is {limit:g} W: look at its power supply"
+        return Found("warn", enforced / 1000, reason, "monitor", wanted)
+    return Found("pass", limit, expected=wanted)
+
+
+def processes(gpu: Gpu, context: Context) -> Found:
+    """No process holds the GPU after its death; no process at all where the inventory wants it idle."""
+    its = [*gpu["processes.compute"], *(gpu.get("processes.graphics") or [])]
+    told = [f"pid {item['pid']}: {_mib(item['memory'])}" for item in its]
+    if _pids_are_ours(context):
+        dead = [item["pid"] for item in its if not os.path.exists(context.path("proc", str(item["pid"])))]
+        if dead:
+            reason = f"is held by processes that are gone: {', '.join(map(str, dead[:8]))}"
+            return Found("warn", len(its), reason, "reset GPU", "none", told)
+    used, total = gpu.get("memory.used"), gpu.get("memory.total")
+    if not its and used is not None and total and used > max(_GIB, total * IDLE_MEMORY_FRACTION):
+        if not _pids_are_ours(context):
+            return Found(
+                "pass", 0, f"{gpu.device} has {used / _GIB:.1f} GiB in use by others that are not seen from here"
+            )
+        reason = f"has {used / _GIB:.1f} GiB in use although no process uses it: memory of a dead process"
+        return Found("warn", 0, reason, "reset GPU", "none")
+    if its and context.expect.get("idle"):
+        return Found("warn", len(its), f"is in use by {len(its)} processes, it should be idle", "none", 0, told)
+    return Found("pass", len(its), f"{gpu.device} is in use by {len(its)} processes" if its else "")
+
+
+def busy(gpu: Gpu) -> bool:
+    """Say whether a job uses this GPU: it is not loaded unless asked. Pure."""
+    used, total = gpu.get("memory.used"), gpu.get("memory.total")
+    held = used is not None and total and used > max(_GIB, total * IDLE_MEMORY_FRACTION)
+    return bool(gpu.get("processes.compute") or held)
+
+
+def _pids_are_ours(context: Context) -> bool:
+    try:
+        return os.readlink(context.path("proc/self/ns/pid")) == _HOST_PIDS
+    except OSError:
+        return False
+
+
+def _mib(memory: object) -> str:
+    return f"{memory >> 20} MiB" if isinstance(memory, int) else "memory unknown"
+
+
+def _part(name: str, run: Run, reads: str) -> Part:
+    return Part(name, "quick", "reading", run, reads)
+
+
+PARTS = (
+    _part("gpu.persistence", each("gpu.persistence", persistence, "persistence mode is on"), "NVML: persistence mode"),
+    _part("gpu.mig", each("gpu.mig", mig, "MIG is as wanted"), "NVML: MIG mode"),
+    _part(
+        "gpu.compute_mode", each("gpu.compute_mode", compute_mode, "compute mode is as wanted"), "NVML: compute mode"
+    ),
+    _part(
+        "gpu.clocks", each("gpu.clocks", clocks, "application clocks not lowered", "MHz"), "NVML: application clocks"
+    ),
+    _part("gpu.power", each("gpu.power", power, "power limit is as wanted", "W"), "NVML: power limits"),
+    _part("gpu.processes", each("gpu.processes", processes, "nobody holds them who is gone"), "NVML: processes, /proc"),
+)

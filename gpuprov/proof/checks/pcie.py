@@ -1,0 +1,147 @@
+"""The PCIe link of each GPU: width, generation (under load: it rests when the GPU does), replays, AER."""
+
+from __future__ import annotations
+
+import math
+
+from gpuprov.proof.checks import thermal
+from gpuprov.proof.checks.each import Found, Gpu, each, minutes_up
+from gpuprov.proof.parts import Part
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from gpuprov.proof.check import Message
+    from gpuprov.proof.parts import Context
+
+#: Replays in a minute, on one lane, that a bit error rate of 1e-12 gives, by generation.
+REPLAYS_PER_MINUTE = {1: 0.15, 2: 0.3, 3: 0.48, 4: 0.96, 5: 1.92, 6: 3.84}
+
+
+def allowed(generation: int, lanes: int, minutes: float = 1.0) -> int | None:
+    """Return how many replays a healthy link may have in *minutes*, None for a generation without a number. Pure."""
+    rate = REPLAYS_PER_MINUTE.get(generation)
+    return None if rate is None else max(1, math.ceil(rate * lanes * max(minutes, 1.0)))
+
+
+def width(gpu: Gpu, context: Context) -> Found:  # noqa: ARG001 - one shape for all judges
+    """The link has all the lanes that this GPU can have in this slot."""
+    lanes, most = gpu["pcie.width"], gpu["pcie.width_max"]
+    if lanes < most:
+        reason = f"has a PCIe link of {lanes} lanes, {most} are possible: seat it again, look at riser and slot"
+        return Found("fail", lanes, reason, "isolate", most)
+    return Found("pass", lanes, expected=most)
+
+
+def generation(gpu: Gpu, context: Context) -> Found:  # noqa: ARG001 - one shape for all judges
+    """The link has its full speed, or rests because the GPU does."""
+    now, most = gpu["pcie.generation"], gpu["pcie.generation_max"]
+    if now >= most:
+        return Found("pass", now, expected=most)
+    busy = (gpu.get("utilization.gpu") or 0) > 0 and gpu.get("pstate") == 0
+    if not busy:
+        return Found(
+            "skip", now, f"the link rests at a lower generation than {most} while the GPU does: judged under load"
+        )
+    return _slow(now, most)
+
+
+def generation_under_load(gpu: Gpu, context: Context) -> Found:  # noqa: ARG001 - one shape for all judges
+    """The link has its full speed."""
+    now, most = gpu["pcie.generation"], gpu["pcie.generation_max"]
+    return _slow(now, most) if now < most else Found("pass", now, expected=most)
+
+
+def _slow(now: int, most: int) -> Found:
+    reason = (
+        f"has a PCIe link of generation {now} under load, {most} is possible: it transfers at a fraction of its speed"
+    )
+    return Found("fail", now, reason, "isolate", most)
+
+
+def replays(gpu: Gpu, context: Context) -> Found:
+    """The link does not replay more often than noise explains, on average since the host is up."""
+    count = gpu["pcie.replays"]
+    up = minutes_up(context)
+    most = allowed(gpu["pcie.generation_max"], gpu["pcie.width"], up or 1.0)
+    if not count:
+        return Found("pass", 0, expected=None if most is None else f"<= {most}")
+    if up is None:
+        return Found("unknown", count, f"has {count} PCIe replays, and /proc/uptime does not say in how long")
+    if most is None:
+        return Found("unknown", count, f"no rate of replays is known for PCIe generation {gpu['pcie.generation_max']}")
+    if count > most:
+        reason = f"has {count} PCIe replays in the {up:.0f} minutes that the host is up, noise explains {most}"
+        return Found("warn", count, reason, "monitor", f"<= {most}")
+    return Found("pass", count, expected=f"<= {most}")
+
+
+#: The kernel's error counters of a PCI device, worst first: file, verdict, action.
+AER = (
+    ("aer_dev_fatal", "fail", "isolate"),
+    ("aer_dev_nonfatal", "warn", "monitor"),
+)
+
+
+def aer(gpu: Gpu, context: Context) -> Found:
+    """The kernel has counted no PCIe error of this GPU, but for as many corrected ones as noise explains."""
+    counts = {name: aer_total(context, gpu.address, name) for name in (*(row[0] for row in AER), "aer_dev_correctable")}
+    if not gpu.address or all(count is None for count in counts.values()):
+        return Found("skip", None, "the kernel keeps no PCIe error counters (AER) of it, as in a virtual machine")
+    told = [f"{name} {count}" for name, count in counts.items()]
+    for name, verdict, action in AER:
+        if counts[name]:
+            words = "uncorrected fatal" if name == "aer_dev_fatal" else "uncorrected"
+            return Found(verdict, counts[name], f"had {counts[name]} {words} PCIe errors (AER)", action, 0, told)
+    count = counts["aer_dev_correctable"] or 0
+    most = allowed(gpu["pcie.generation_max"], gpu["pcie.width"], minutes_up(context) or 1.0)
+    if most is not None and count > most:
+        reason = f"had {count} corrected PCIe errors (AER) since the host is up, noise explains {most}"
+        return Found("warn", count, reason, "monitor", f"<= {most}", told)
+    return Found("pass", count, expected=None if most is None else f"<= {most}")
+
+
+def aer_total(context: Context, address: str, name: str) -> int | None:
+    """Return the total in one of the kernel's files of error counters, None when there is none."""
+    try:
+        with open(context.path("sys/bus/pci/devices", address, name), encoding="ascii", errors="replace") as f:
+            counts = [line.split() for line in f]
+    except OSError:
+        return None
+    numbers = {words[0]: int(words[1]) for words in counts if len(words) == 2 and words[1].isdigit()}
+    total = [count for name, count in numbers.items() if name.startswith("TOTAL_")]
+    return total[0] if total else sum(numbers.values()) if numbers else None
+
+
+def under_load(context: Context, reading: Message) -> list[Message]:
+    """Judge a reading that was taken while all GPUs had work: PCIe generation and width, throttling, temperature."""
+    runs = (run_generation_under_load, each("pcie.width", width, "all lanes under load", "lanes"))
+    return [item for run in (*runs, thermal.run_throttle, thermal.run_core) for item in run(context, reading)]
+
+
+run_generation_under_load = each("pcie.generation", generation_under_load, "full PCIe generation under load")
+
+
+PARTS = (
+    Part("pcie.width", "quick", "reading", each("pcie.width", width, "all lanes", "lanes"), "NVML: PCIe width"),
+    Part(
+        "pcie.generation",
+        "quick",
+        "reading",
+        each("pcie.generation", generation, "full PCIe generation"),
+        "NVML: PCIe generation, performance state",
+    ),
+    Part(
+        "pcie.replays",
+        "quick",
+        "reading",
+        each("pcie.replays", replays, "no more PCIe replays than noise explains"),
+        "NVML: replay counter, /proc/uptime",
+    ),
+    Part(
+        "pcie.aer",
+        "quick",
+        "reading",
+        each("pcie.aer", aer, "no PCIe errors (AER) that noise does not explain"),
+        "sysfs: aer_dev_*, /proc/uptime",
+    ),
+)

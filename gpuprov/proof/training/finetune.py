@@ -1,0 +1,170 @@
+"""P4 of the ladder: a larger model that fills the memory, fine-tuned as a whole and beside frozen weights.
+
+What it shows beyond P1: memory holds what is written to it through a training, and the power that large products draw.
+"""
+
+from __future__ import annotations
+
+from gpuprov.proof.check import check, measurement
+from gpuprov.proof.parts import Part
+from gpuprov.proof.training import memory, stream
+from gpuprov.proof.training.judge import canary
+from gpuprov.proof.training.sizes import Size
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from gpuprov.proof.check import Message
+    from gpuprov.proof.parts import Context
+    from gpuprov.proof.training.gpt_train import Tamper, Trace
+    from gpuprov.proof.worker import Report
+
+KINDS = ("lora", "full")
+GIB = 1 << 30
+#: By the memory of the device: wide layers where at least a few of them fit.
+WIDE = Size(layers=1, width=4096, heads=32, context=2048, batch=1, steps=16, bound=0.9)
+NARROW = WIDE.but(width=2048, heads=16)
+#: Rate of learning times width: a step moves each logit alike, however wide the model is.
+RATES = {"lora": 0.8, "full": 0.25}
+WIDE_FROM = 30 * GIB
+#: Steps where hours are at hand.
+BURNIN_STEPS = 200
+TINY = Size(layers=3, width=64, heads=4, context=32, batch=8, steps=24, vocabulary=16, rate=4e-3, bound=0.75)
+#: On a CPU layers are not chosen by its memory.
+LEAST_LAYERS = 2
+
+
+def size(kind: str, context: Context, free: int, half: bool) -> Size:
+    """Return what is trained in *free* bytes; it has 0 layers when nothing fits. Pure."""
+    if not context.device.startswith("cuda"):
+        return TINY
+    base = WIDE if free >= WIDE_FROM else NARROW
+    steps = BURNIN_STEPS if context.deep("burnin") else base.steps
+    return memory.fitting(kind, base.but(steps=steps, rate=RATES[kind] / base.width), free, half)
+
+
+def tune(context: Context, report: Report, kind: str, its: Size | None = None, tamper: Tamper | None = None) -> None:
+    """Report the checks of one fine-tune. tamper spoils it (tests). Raises RuntimeError (torch's)."""
+    import torch
+
+    from gpuprov.proof.bench import device as on
+    from gpuprov.proof.training import gpt_train
+
+    device = context.device
+    name = on.named(device, "finetune." + kind)
+    with gpt_train.modes(device):
+        free, others = _memory(device)
+        half = bool(gpt_train.half(device))
+        its = its or size(kind, context, free, half)
+        if its.layers < LEAST_LAYERS:
+            reason = f"only {free / GIB:.1f} GiB of memory are free: not even {LEAST_LAYERS} layers fit"
+            report.check(check(name + ".learns", "unknown", reason, device=device, action="restart job"))
+            return
+        planned = memory.plan(kind, its, half)
+        try:
+            for found in _tuned(context, report, name, kind, its, planned, free, tamper):
+                report.check(dict(found, data=dict(on.identity(device), **found["data"])))
+        except torch.cuda.OutOfMemoryError:
+            held = int(torch.cuda.memory_reserved(device))
+            now = _memory(device)[1]
+            report.check(memory.exhausted(name + ".memory", device, planned.total, free, held, now, others))
+
+
+def _tuned(
+    context: Context,
+    report: Report,
+    name: str,
+    kind: str,
+    its: Size,
+    planned: memory.Plan,
+    free: int,
+    tamper: Tamper | None,
+) -> list[Message]:
+    from gpuprov.proof.bench import device as on
+    from gpuprov.proof.training import gpt_train, lora
+
+    device = context.device
+    if on.on_gpu(device):
+        import torch
+
+        torch.cuda.reset_peak_memory_stats(device)
+    report.stage(f"{name} on {device}: start values of {its.text()}")
+    model = lora.built(kind, its, device, context.seed)
+    before = lora.frozen_sums(model)
+    report.stage(f"{name} on {device}: training {its.text()}")
+    trace = gpt_train.train(its, device, context.seed, tamper=tamper, model=model)
+    report.stage(f"{name} on {device}: comparing")
+    fixed = not on.on_gpu(device)
+    peak = trace.held if fixed else trace.peak
+    found = [
+        stream.learns(name, device, trace.losses, its.loss_bound),
+        stream.above_floor(name, device, trace.losses, trace.truths, its.tokens),
+        memory.compared(name, device, peak, planned, free, fixed),
+    ]
+    if kind == "lora":
+        found += _frozen(name, device, model, before)
+    if trace.seconds:
+        found.append(_throughput(name, device, its, trace))
+    return found
+
+
+def _frozen(name: str, device: str, model: Any, before: dict[str, int]) -> list[Message]:
+    """Judge that no bit of the frozen weights has changed, and spoil one to see that this is seen."""
+    from gpuprov.proof.training import lora
+
+    found = [unchanged(name, device, before, lora.frozen_sums(model))]
+    after = lora.flipped(model)
+    return [*found, canary(name + ".canary", device, len(_changed(before, after)) > 0, "one bit of a frozen weight")]
+
+
+def unchanged(name: str, device: str, before: dict[str, int], after: dict[str, int]) -> Message:
+    """Judge sums of the bits of all frozen weights, before and after the training. Pure."""
+    changed = _changed(before, after)
+    good = bool(before) and not changed
+    return check(
+        name + ".frozen",
+        "pass" if good else "fail",
+        f"all bits of {len(before)} frozen tensors are what they were before the training"
+        if good
+        else f"frozen weights changed during the training, which nothing writes to: {', '.join(changed[:4]) or 'none'}",
+        measured=len(changed),
+        expected=0,
+        unit="tensors",
+        device=device,
+        action="none" if good or not device.startswith("cuda") else "isolate",
+        data={} if good else {"evidence": [f"{key}: {before[key]} to {after.get(key)}" for key in changed[:8]]},
+    )
+
+
+def _changed(before: dict[str, int], after: dict[str, int]) -> list[str]:
+    return [key for key, value in before.items() if after.get(key) != value]
+
+
+def _throughput(name: str, device: str, its: Size, trace: Trace) -> Message:
+    rates = [its.tokens / seconds for seconds in trace.seconds]
+    # Layers by the free memory: only the same work compares.
+    return measurement(
+        name + ".throughput", rates, "tokens/s", "higher", its.text(), device=device, data={"work": its.text()}
+    )
+
+
+def _memory(device: str) -> tuple[int, int]:
+    """Return the bytes that are free on *device*, and those that other processes hold."""
+    if not device.startswith("cuda"):
+        return GIB, 0
+    import torch
+
+    free, total = torch.cuda.mem_get_info(device)
+    return int(free), int(total - free - torch.cuda.memory_reserved(device))
+
+
+def _part(kind: str) -> Part:
+    def run(context: Context, report: Report) -> None:
+        tune(context, report, kind)
+
+    reads = f"a model that fills 80 % of the free memory, {'as a whole' if kind == 'full' else 'beside frozen weights'}"
+    return Part("finetune." + kind, "weekly", "device", run, reads, deadline_s=1800.0, loads=True)
+
+
+PARTS = tuple(_part(kind) for kind in KINDS)
