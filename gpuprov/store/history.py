@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 SCHEMA = 1
 #: How many earlier values of one GPU and metric are compared with.
 PAST_VALUES = 10
+#: How long a run waits for another one that is writing, seconds.
+WAIT_S = 30.0
 _TABLES = """
 CREATE TABLE measurements (run TEXT, time REAL, host TEXT, uuid TEXT, metric TEXT, software TEXT, value REAL,
   simulated INTEGER);
@@ -72,15 +74,19 @@ class History:
     def __init__(self, path: str = "") -> None:
         self.path = path or default_path()
         os.makedirs(os.path.dirname(os.path.abspath(self.path)), mode=0o700, exist_ok=True)
-        self._db = sqlite3.connect(self.path, timeout=30.0, isolation_level=None)
+        self._db = sqlite3.connect(self.path, timeout=WAIT_S, isolation_level=None)
         try:
-            self._db.execute("PRAGMA journal_mode=WAL")
+            # The journal stays the default one: changing it to WAL does not wait for another run's lock, but fails.
             with self._changing():
                 (schema,) = self._db.execute("PRAGMA user_version").fetchone()
                 if schema == 0:
                     for statement in _TABLES.strip().rstrip(";").split(";"):
                         self._db.execute(statement)
                     self._db.execute(f"PRAGMA user_version={SCHEMA}")
+        except sqlite3.OperationalError as error:
+            self._db.close()
+            hint = "wait for the other run, see who may write there and whether the disk is full, or use --history"
+            raise GpuprovError(f"{self.path} cannot be used: {error}", hint=hint, code="history") from None
         except sqlite3.DatabaseError as error:
             self._db.close()
             hint = "name another file with --history, or move this one away"
