@@ -13,7 +13,7 @@ from tests.support.interpreters import interpreters
 ROOT = Path(__file__).resolve().parents[2]
 TESTS = sorted(str(p.relative_to(ROOT)) for p in (ROOT / "tests/agent").rglob("test_*.py"))
 #: Minutes of package managers and services at work, whatever Python asks them: for `make test-all`.
-LONG = ("test_accounts.py", "test_apt.py", "test_dnf.py", "test_pip.py", "test_service.py")
+LONG = ("test_accounts.py", "test_apt.py", "test_dnf.py", "test_pip.py", "test_pip_index.py", "test_service.py")
 FOUND = interpreters()
 OLDEST, NEWEST = min(FOUND, default=None), max(FOUND, default=None)
 

@@ -11,7 +11,7 @@ from unittest import mock
 
 from gpuprov.proof.check import VERDICTS
 from gpuprov.proof.checks import host_processes
-from tests.support.host_tree import CPUINFO, GPUS, MEMINFO, changed, healthy, one, parts, run, task
+from tests.support.host_tree import CPUINFO, GPUS, MEMINFO, changed, healthy, one, parts, run
 
 ACTIONS = ("none", "monitor", "restart job", "reset GPU", "reboot", "isolate")
 #: What a folder cannot tell: these need the running host, or are about what the healthy tree does not have.
@@ -356,38 +356,6 @@ class Expected(unittest.TestCase):
         self.tree.put("/run/.containerenv", "").put("/proc/self/mounts", "/dev/sda1 / ext4 ro 0 0")
         for name in ("disk.read-only", "disk.mounted"):
             self.assertEqual(one(self.tree, name)["verdict"], "skip")
-
-
-class Stuck(unittest.TestCase):
-    def setUp(self) -> None:
-        self.tree = healthy(self)
-        patched = mock.patch.object(host_processes, "STILL_S", 0.0)
-        patched.start()
-        self.addCleanup(patched.stop)
-
-    def test_a_process_in_state_d(self) -> None:
-        found = one(task(self.tree, 77, "dd (odd) name", "D", "io_schedule"), "processes.stuck")
-        self.assertEqual((found["verdict"], found["action"]), ("warn", "monitor"))
-        self.assertIn("dd (odd) name (pid 77, thread 77) in io_schedule", found["reason"])
-
-    def test_nvidias_driver_fails(self) -> None:
-        found = one(task(self.tree, 78, "python3", "D", "uvm_va_space_mm"), "processes.stuck")
-        self.assertEqual((found["verdict"], found["action"]), ("fail", "reboot"))
-
-    def test_one_that_ran_between_is_only_busy(self) -> None:
-        task(self.tree, 79, "cp", "D", "io_schedule")
-
-        def works(_):
-            task(self.tree, 79, "cp", "D", "io_schedule", switches=6)
-
-        with mock.patch.object(host_processes.time, "sleep", works):
-            self.assertEqual(one(self.tree, "processes.stuck")["verdict"], "pass")
-
-    def test_zombies(self) -> None:
-        found = host_processes.judge_zombies(host_processes.Zombies(3000, ("sh",) * 2100))[0]
-        self.assertEqual((found["verdict"], found["action"]), ("fail", "reboot"))
-        self.assertIn("most of them sh", found["reason"])
-        self.assertEqual(one(task(self.tree, 80, "sh", "Z"), "processes.zombies")["measured"], 1)
 
 
 class Names(unittest.TestCase):
