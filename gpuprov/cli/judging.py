@@ -18,6 +18,7 @@ def judged(report: RunReport, history_file: str | None) -> tuple[HostReport, ...
         return report.hosts
     from gpuprov.judge import run as judge
     from gpuprov.judge.specs import load
+    from gpuprov.report.proof import host_verdict
     from gpuprov.store.history import History, Value
 
     history = History(history_file or "")
@@ -25,7 +26,7 @@ def judged(report: RunReport, history_file: str | None) -> tuple[HostReport, ...
         hosts = [host.host for host in report.hosts]
         strikes = frozenset((host, *strike) for host in hosts for strike in history.strikes(host))
         known = judge.Known(history.past, strikes, _notes(history))
-        found = judge.judge(report.hosts, load(), known)
+        found = judge.judge(report.hosts, load(), known, host_verdict)
         values = [Value(m.host, m.uuid, m.metric, judge.software(m), m.median) for m in found.good if m.uuid]
         history.record(report.run, time.time(), values, found.bad, found.judged)
         return found.reports

@@ -18,37 +18,41 @@ if TYPE_CHECKING:
 
     #: (uuid, metric, software) -> earlier good values.
     Past = Callable[[str, str, str], Sequence[float]]
+    #: (report, checks) -> the verdict and its sentence that the host would have with these checks.
+    Verdict = Callable[[HostReport, tuple[Check, ...]], tuple[str, str]]
 
 PROOF = "gpuprov_proof"
+#: Host, name of the check, device.
+Key = tuple[str, str, str]
 
 
 @dataclass(frozen=True, slots=True)
 class Known:
     """What was known before the run.
 
-    strikes are (host, check, device); acknowledged: the same, with device "" for all of them, -> a note.
+    acknowledged: who, with device "" for all of them, -> a note.
     """
 
     past: Past = field(default=lambda *_: ())
-    strikes: frozenset[tuple[str, str, str]] = frozenset()
-    acknowledged: Mapping[tuple[str, str, str], str] = field(default_factory=dict)
+    strikes: frozenset[Key] = frozenset()
+    acknowledged: Mapping[Key, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
 class Judged:
-    """The reports, worsened; which checks were judged and which are bad: (host, check, device); the good values."""
+    """The reports, worsened; which checks were judged and which are bad; the good values."""
 
     reports: tuple[HostReport, ...]
-    judged: frozenset[tuple[str, str, str]]
-    bad: frozenset[tuple[str, str, str]]
+    judged: frozenset[Key]
+    bad: frozenset[Key]
     good: tuple[Measured, ...]
 
 
-def judge(reports: Sequence[HostReport], specs: Specs, known: Known) -> Judged:
-    """Return *reports* with each measurement compared and each bit voted on."""
+def judge(reports: Sequence[HostReport], specs: Specs, known: Known, verdict: Verdict) -> Judged:
+    """Return *reports* with each measurement compared and each bit voted on. verdict adds a host's checks up."""
     measured = {(one.host, one.metric, one.device): one for report in reports for one in _measured(report)}
-    suspects = _suspects(reports)
-    bad: set[tuple[str, str, str]] = set()
+    suspects, _ = _voted(reports)
+    bad: set[Key] = set()
     good: list[Measured] = []
     found = []
     for report in reports:
@@ -56,7 +60,7 @@ def judge(reports: Sequence[HostReport], specs: Specs, known: Known) -> Judged:
         for check in report.checks:
             key = (report.host, check.name, check.device)
             judged = check
-            if key in measured and check.verdict in ("pass", "warn"):
+            if key in measured:
                 judged, is_bad = _compared(check, measured[key], list(measured.values()), specs, known)
                 if is_bad:
                     bad.add(key)
@@ -66,12 +70,15 @@ def judge(reports: Sequence[HostReport], specs: Specs, known: Known) -> Judged:
                 bad.add(key)
                 judged = _struck(judged, suspects[key], key in known.strikes, "isolate")
             checks.append(_acknowledged(report.host, judged, known))
-        found.append(_report(report, tuple(checks)))
+        found.append(_report(report, tuple(checks), verdict))
     return Judged(tuple(found), frozenset(measured) | frozenset(suspects), frozenset(bad), tuple(good))
 
 
 def _measured(report: HostReport) -> list[Measured]:
-    """Return what can be compared: measurements of real GPUs. Those of CPUs share them with whatever runs there."""
+    """Return what can be compared: measurements of real GPUs that the host itself calls no fail.
+
+    CPUs share their speed with whatever else runs there.
+    """
     versions = _versions(report)
     found = []
     for check in report.checks:
@@ -79,7 +86,7 @@ def _measured(report: HostReport) -> list[Measured]:
         numbers = (check.measured, data.get("p10"))
         if data.get("kind") != "measurement" or check.simulated or not check.device.startswith("cuda:"):
             continue
-        if not all(isinstance(number, int | float) for number in numbers):
+        if check.verdict not in ("pass", "warn") or not all(isinstance(number, int | float) for number in numbers):
             continue
         name, uuid = _device(check, versions)
         samples = tuple(float(s) for s in data.get("samples") or () if isinstance(s, int | float)) or (check.measured,)
@@ -174,27 +181,24 @@ def _worse(check: Check, verdict: str, reason: str, action: str) -> Check:
     return replace(check, verdict=verdict, reason=reason, action=action)
 
 
-def _suspects(reports: Sequence[HostReport]) -> dict[tuple[str, str, str], str]:
-    """Return (host, check, device) -> why, of all whose bits differ from those of the most."""
+def _voted(reports: Sequence[HostReport]) -> tuple[dict[Key, str], frozenset[Key]]:
+    """Return why, of all whose bits differ from those of the most; and all who had somebody to differ from."""
     ballots = []
     for report in reports:
         versions = _versions(report)
         for check in report.checks:
             bits, of = check.data.get("bits"), check.data.get("bits_of")
-            if (
-                isinstance(bits, str)
-                and isinstance(of, str)
-                and not check.simulated
-                and check.device.startswith("cuda:")
-            ):
-                name, _ = _device(check, versions)
-                ballots.append(
-                    ((check.name, of, *_group(name, versions)), (report.host, check.name, check.device), bits)
-                )
-    found: dict[tuple[str, str, str], str] = {}
+            real = check.device.startswith("cuda:") and not check.simulated
+            if real and isinstance(bits, str) and isinstance(of, str):
+                group = (check.name, of, *_group(_device(check, versions)[0], versions))
+                ballots.append((group, (report.host, check.name, check.device), bits))
+    suspects: dict[Key, str] = {}
+    voters: set[Key] = set()
     for digests in votes.grouped(ballots).values():
-        found.update(votes.suspects(digests)[0])
-    return found
+        if len(digests) > 1:
+            suspects.update(votes.suspects(digests)[0])
+            voters.update(digests)
+    return suspects, frozenset(voters)
 
 
 def _acknowledged(host: str, check: Check, known: Known) -> Check:
@@ -206,16 +210,15 @@ def _acknowledged(host: str, check: Check, known: Known) -> Check:
     return replace(check, verdict="warn", reason=f"{check.reason} [{note}]", data={**check.data, "acknowledged": note})
 
 
-def _report(report: HostReport, checks: tuple[Check, ...]) -> HostReport:
-    """Return the report with these checks, whose verdict it takes when that is worse, or when fails are known of."""
+def _report(report: HostReport, checks: tuple[Check, ...], verdict: Verdict) -> HostReport:
+    """Return the report with these checks and what they add up to.
+
+    A verdict that its own checks do not add up to has another reason, and is kept unless the new one is worse.
+    """
     if checks == report.checks:
         return report
-    worst = max((check for check in checks), key=lambda check: VERDICTS.index(check.verdict))
-    before = max((VERDICTS.index(check.verdict) for check in report.checks), default=0)
-    said = VERDICTS.index(report.verdict) if report.verdict in VERDICTS else -1
-    if VERDICTS.index(worst.verdict) > said or (said == before and VERDICTS.index(worst.verdict) < before):
-        where = f" on {worst.device}" if worst.device else ""
-        cause = f"{worst.name}{where}: {worst.reason}" if worst.verdict in ("fail", "unknown", "warn") else ""
-        keeps = report.outcome not in ("ok", "changed")
-        return replace(report, checks=checks, verdict=worst.verdict, cause=report.cause if keeps else cause)
-    return replace(report, checks=checks)
+    (said, why), (now, sentence) = verdict(report, report.checks), verdict(report, checks)
+    if report.verdict != said and report.verdict in VERDICTS and VERDICTS.index(now) <= VERDICTS.index(report.verdict):
+        return replace(report, checks=checks)
+    keeps = report.outcome not in ("ok", "changed") or (now, sentence) == (said, why)
+    return replace(report, checks=checks, verdict=now, cause=report.cause if keeps else sentence)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from gpuprov.agent.modules import PROOFS
 from gpuprov.report import clean
-from gpuprov.report.proof import checks_of, proof_verdict
+from gpuprov.report.proof import checks_of, idle_driver, proof_verdict
 from gpuprov.results import Check, HostReport, TaskResult
 from gpuprov.wire import outcome as o
 
@@ -291,12 +291,9 @@ class HostFold:
         expected, found = self.expected_gpus, self.found_gpus
         if not self._check_mode and self.finished and expected and found is not None and found < expected:
             return "fail", f"{expected} GPU{'s' if expected != 1 else ''} expected, {found} found on the PCI bus"
-        driver = self._stack.get("driver")
-        if not self._check_mode and self.finished and isinstance(driver, Mapping) and found == 0:
-            return (
-                "unknown",
-                f"driver {driver.get('version')} is installed, no GPU on the PCI bus: nothing was measured",
-            )
+        idle = idle_driver(self._stack, found) if self.finished and not self._check_mode else ""
+        if idle:
+            return "unknown", idle
         if not checks and (self._check_mode or not self._has_proof or self._ending in (o.UNREACHABLE, o.REFUSED)):
             return "", ""
         return proof_verdict(checks, self.expected_gpus, self.found_gpus)

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from gpuprov.report import clean
-from gpuprov.results import Check
+from gpuprov.results import Check, HostReport
 from gpuprov.wire.outcome import VERDICTS
 
 #: What a check costs besides its texts, in bytes.
@@ -75,6 +75,21 @@ def proof_verdict(
     if missing:
         return "fail", missing
     return verdict, _sentence(checks, verdict) if verdict in ("warn", "unknown") else ""
+
+
+def host_verdict(report: HostReport, checks: tuple[Check, ...]) -> tuple[str, str]:
+    """Return what *report* would say of itself with *checks* instead of its own: verdict and sentence."""
+    verdict, sentence = proof_verdict(checks, report.expected_gpus, report.found_gpus)
+    idle = idle_driver(report.stack, report.found_gpus)
+    return ("unknown", idle) if idle and verdict != "fail" else (verdict, sentence)
+
+
+def idle_driver(stack: Mapping[str, Any], found_gpus: int | None) -> str:
+    """Return the sentence about a driver on a host without GPUs, "" when that is not so."""
+    driver = stack.get("driver")
+    if not isinstance(driver, Mapping) or found_gpus != 0:
+        return ""
+    return f"driver {driver.get('version')} is installed, no GPU on the PCI bus: nothing was measured"
 
 
 def _missing(checks: tuple[Check, ...], expected: int | None, found: int | None) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -12,6 +13,7 @@ from hypothesis import strategies as st
 from gpuprov.errors import SourceErrors
 from gpuprov.judge import compare, run, votes
 from gpuprov.judge.specs import Specs, load
+from gpuprov.report.proof import host_verdict
 from gpuprov.results import Check, HostReport, TaskResult
 from gpuprov.wire.outcome import VERDICTS
 
@@ -42,7 +44,7 @@ def fleet(count: int = 8, spread: float = 0.012, seed: int = 7) -> list[HostRepo
 
 
 def judged(reports: list[HostReport], known: run.Known | None = None, specs: Specs | None = None) -> run.Judged:
-    return run.judge(reports, specs or load(), known or run.Known())
+    return run.judge(reports, specs or load(), known or run.Known(), host_verdict)
 
 
 def twice(reports: list[HostReport]) -> run.Judged:
@@ -116,6 +118,15 @@ class TestVerdicts:
         found = judged([bad], run.Known(acknowledged=note)).reports[0]
         assert (found.verdict, found.checks[0].verdict) == ("warn", "warn")
         assert "anna" in found.cause
+
+    def test_an_acknowledged_fail_hides_nothing_that_the_host_says_beside_it(self) -> None:
+        bad = host("gpu01", Check("disk.space", "fail", reason="full"))
+        bad.expected_gpus, bad.verdict, bad.cause = 8, "fail", "disk.space: full"
+        known = run.Known(acknowledged={("gpu01", "disk.space", ""): "acknowledged by anna"})
+        found = judged([bad], known).reports[0]
+        assert (found.verdict, found.cause) == ("fail", "8 GPUs expected, none measured")
+        idle = replace(bad, expected_gpus=None, found_gpus=0, stack={"driver": {"version": "580"}})
+        assert judged([idle], known).reports[0].verdict == "unknown"
 
     @settings(deadline=None)
     @given(st.permutations(range(6)), st.sampled_from(VERDICTS))
