@@ -51,7 +51,7 @@ class Judged:
 def judge(reports: Sequence[HostReport], specs: Specs, known: Known, verdict: Verdict) -> Judged:
     """Return *reports* with each measurement compared and each bit voted on. verdict adds a host's checks up."""
     measured = {(one.host, one.metric, one.device): one for report in reports for one in _measured(report)}
-    suspects, _ = _voted(reports)
+    suspects, voters = _voted(reports)
     bad: set[Key] = set()
     good: list[Measured] = []
     found = []
@@ -71,7 +71,7 @@ def judge(reports: Sequence[HostReport], specs: Specs, known: Known, verdict: Ve
                 judged = _struck(judged, suspects[key], key in known.strikes, "isolate")
             checks.append(_acknowledged(report.host, judged, known))
         found.append(_report(report, tuple(checks), verdict))
-    return Judged(tuple(found), frozenset(measured) | frozenset(suspects), frozenset(bad), tuple(good))
+    return Judged(tuple(found), frozenset(measured) | voters, frozenset(bad), tuple(good))
 
 
 def _measured(report: HostReport) -> list[Measured]:

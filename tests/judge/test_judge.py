@@ -149,6 +149,13 @@ class TestVotes:
         assert "silent data corruption" in first.reports[2].checks[0].reason
         assert judged(reports, run.Known(strikes=first.bad)).reports[2].checks[0].verdict == "fail"
 
+    def test_a_strike_goes_when_the_next_vote_is_unanimous(self) -> None:
+        bits = Check("training", "pass", device="cuda:0", data={"bits": "good", "bits_of": "seed 7"})
+        alone = judged([host("gpu1", bits)])
+        assert alone.judged == frozenset()  # nobody voted against it, and nobody for it
+        everybody = judged([host(f"gpu{i}", bits) for i in range(3)])
+        assert everybody.judged == {(f"gpu{i}", "training", "cuda:0") for i in range(3)}
+
     def test_without_a_majority_all_are_suspects(self) -> None:
         found, most = votes.suspects({("a", "x", ""): "1", ("b", "x", ""): "2"})
         assert (len(found), most) == (2, "")
