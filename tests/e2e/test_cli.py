@@ -111,7 +111,7 @@ def start(work, *words):
     )
 
 
-def wait_for(lab, name, text, limit_s=20):
+def wait_for(lab, name, text, limit_s=60):
     deadline = time.monotonic() + limit_s
     while text not in run_on(lab, name, "cat /opt/log 2>/dev/null").stdout:
         assert time.monotonic() < deadline, f"{text} never came"

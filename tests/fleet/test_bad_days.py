@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from pathlib import Path
 
 import pytest
@@ -200,11 +199,9 @@ def test_a_forced_command(lab):
 
 
 def test_a_flood_instead_of_an_agent(lab):
-    started = time.monotonic()
     report, _ = one(lab, "gpu08")
     assert report.outcome == "unreachable"
     assert "64 KiB" in report.cause
-    assert time.monotonic() - started < 15
 
 
 def test_a_noexec_tmp_does_not_matter(lab):

@@ -21,7 +21,7 @@ def own():
 
 
 def boot_id_after_reboot(lab, old: str) -> str:
-    deadline = time.monotonic() + 15
+    deadline = time.monotonic() + 60
     while time.monotonic() < deadline:
         new = run_on(lab, "gpu01", BOOT_ID).stdout
         if new and new != old:
@@ -63,7 +63,7 @@ def test_a_reboot_ends_every_process(own):
 def test_a_host_that_is_switched_off_stays_off_until_up(command):
     with lab_of(2) as lab:
         run_on(lab, "gpu01", f"touch /etc/kept; {command}")
-        deadline = time.monotonic() + 10
+        deadline = time.monotonic() + 60
         while lab.status()[0].pid and time.monotonic() < deadline:
             time.sleep(0.05)
         time.sleep(0.5)  # longer than a reboot takes
@@ -80,7 +80,7 @@ def test_a_host_may_stay_away_after_a_reboot():
             run_on(lab, name, "reboot")
         time.sleep(0.7)
         assert [status.up for status in lab.status()] == [False, False]
-        while not lab.status()[1].up and time.monotonic() < started + 15:
+        while not lab.status()[1].up and time.monotonic() < started + 60:
             time.sleep(0.05)
         assert time.monotonic() - started >= 1.5
         assert [status.up for status in lab.status()] == [False, True]

@@ -126,21 +126,21 @@ class Hangs(unittest.TestCase):
 
         started = time.monotonic()
         kept, found = supervised(run, deadline_s=0.8)
-        self.assertLess(time.monotonic() - started, 5.0)
+        self.assertLess(time.monotonic() - started, 60.0)
         self.assertEqual((found["verdict"], found["action"], found["device"]), ("fail", "reset GPU", "cuda:0"))
         self.assertIn("did not end within 0.8 s (linear on cuda:0: training)", found["reason"])
         for pid in kept["pids"]:
-            self.assertTrue(gone_within(pid, 3.0))
+            self.assertTrue(gone_within(pid, 30.0))
 
     def test_a_child_left_behind_with_our_pipes_does_not_hold_us(self) -> None:
         def run(index: int, send: object) -> None:
-            child = subprocess.Popen(["sleep", "5"], start_new_session=True)
+            child = subprocess.Popen(["sleep", "120"], start_new_session=True)
             send({"kind": "text", "text": "done"})
             child.returncode = 0  # it is left behind on purpose; so that Popen does not warn
 
         started = time.monotonic()
         self.assertEqual(len(supervised(run)), 1)
-        self.assertLess(time.monotonic() - started, 4.0)
+        self.assertLess(time.monotonic() - started, 60.0)
 
     def test_processes_die_with_a_supervisor_that_is_killed(self) -> None:
         code = (
@@ -158,7 +158,7 @@ class Hangs(unittest.TestCase):
             pid = int(parent.stdout.readline())
             self.assertTrue(is_running(pid))
             parent.kill()
-        self.assertTrue(gone_within(pid, 3.0))
+        self.assertTrue(gone_within(pid, 30.0))
 
 
 if __name__ == "__main__":

@@ -52,7 +52,7 @@ class Agent:
         while view:
             view = view[os.write(self.process.stdin.fileno(), view) :]
 
-    def next(self, timeout_s: float = 20.0) -> dict:
+    def next(self, timeout_s: float = 60.0) -> dict:
         """Return the next frame that is no beat; {} at the end of the stream."""
         deadline = time.monotonic() + timeout_s
         while True:
@@ -115,7 +115,7 @@ def task(number: int, action: str, args: dict, **more: object) -> dict:
     return dict(node, **more)
 
 
-def wait_gone(pid: int, timeout_s: float = 10.0) -> bool:
+def wait_gone(pid: int, timeout_s: float = 60.0) -> bool:
     """Wait until a process that is not our child has ended."""
     deadline = time.monotonic() + timeout_s
     while time.monotonic() < deadline:

@@ -127,7 +127,7 @@ def start_sshd(
         [SSHD, "-D", "-f", str(config), "-E", str(folder / "log")], stdin=subprocess.DEVNULL, start_new_session=True
     )
     server = Sshd(folder, address, port, host_key, client_key, process)
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 60
     while True:
         with contextlib.suppress(OSError), socket.create_connection((address, port), 1):
             return server
