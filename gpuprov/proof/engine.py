@@ -1,10 +1,11 @@
 """The order of a run: look, judge what was read, load the devices, look again, blame the difference.
 
-    1  one process reads the host, one asks NVML, one imports torch; then one per GPU is read     (together)
-    2  what NVML said is judged here: pure functions
-    3  one process per device runs the device's parts                                             (together)
-    4  as many processes as devices run the group's parts
-    5  GPUs are read again, and counters that rose are reported
+    1  one process asks NVML, then one per GPU; before torch, which would be found among the GPUs' users
+    2  one process reads the host, one imports torch                                              (together)
+    3  what NVML said is judged here: pure functions
+    4  one process per device runs the device's parts                                             (together)
+    5  as many processes as devices run the group's parts
+    6  GPUs are read again, and counters that rose are reported
 
 A process that hangs is killed and reported. What it had not come to runs in a new process, unless the driver
 hangs in the kernel: then it is unknown, and so is all that was to follow on this device.
@@ -65,24 +66,36 @@ class Engine:
     def _of(self, *where: str) -> list[Part]:
         return [part for part in self._parts if part.where in where]
 
-    # -- 1: look -------------------------------------------------------------
+    # -- 1 and 2: look -------------------------------------------------------
 
     def _look(self) -> None:
+        self._read_gpus()
         if self._of("host"):
             self._left["host"] = [part.name for part in self._of("host")]
             self._supervisor.start("host")
-        if self._of("reading"):
-            from gpuprov.proof.readings import Readings
-
-            self._readings = Readings()
-            self._supervisor.start("nvml")
-            self._supervisor.start("counters")
         if self._of("torch", "device", "group") or self._job.expect_gpus is not None:
             self._supervisor.start("torch")
         self._supervisor.wait()
         self._report_left("host", "")
         if self._torch_error and not self._job.tier:
             self._output.message(self._torch_error)
+
+    def _read_gpus(self) -> None:
+        """Ask NVML, also when nothing but who uses the GPUs is to be known."""
+        ask_who = self._loads() and self._job.device != "cpu" and not self._job.load_busy
+        if self._of("reading") or ask_who:
+            from gpuprov.proof.readings import Readings
+
+            self._readings = Readings()
+            self._supervisor.start("nvml")
+            if self._of("reading"):
+                self._supervisor.start("counters")
+            self._supervisor.wait()
+            if self._readings.reading()["library"].get("simulated"):
+                self._context.simulated = self._output.simulated = True
+
+    def _loads(self) -> bool:
+        return any(part.loads for part in self._of("device", "group"))
 
     def _without_torch(self) -> None:
         """Say of each part that needs torch that it did not run."""
@@ -95,25 +108,23 @@ class Engine:
     def _say(self, part: Part, found: Message) -> None:
         self._message(dict(found, kind="check", tier=part.tier, reads=part.reads))
 
-    # -- 2: judge ------------------------------------------------------------
+    # -- 3: judge ------------------------------------------------------------
 
     def _judge_readings(self) -> None:
-        if self._readings is None:
+        parts = self._of("reading")
+        if self._readings is None or not parts:
             return
         reading = self._readings.reading()
-        self._context.simulated = bool(reading["library"].get("simulated"))
-        self._output.simulated = self._context.simulated
-        for part in self._of("reading"):
+        for part in parts:
             self._report.begin(part)
             for found in part.run(self._context, reading):
                 self._report.check(found)
-        if self._of("reading"):
-            self._message(dict(canaries.of_readings(self._context, self._of("reading"), reading), kind="check"))
+        self._message(dict(canaries.of_readings(self._context, parts, reading), kind="check"))
         if self._job.record:
             for message in self._readings.recorded():
                 self._message(message)
 
-    # -- 3 and 4: load -------------------------------------------------------
+    # -- 4 and 5: load -------------------------------------------------------
 
     def _load_devices(self) -> None:
         parts = self._of("device")
@@ -163,14 +174,18 @@ class Engine:
 
     def _skipped(self, part: Part, device: str) -> bool:
         """Say whether *part* is not to run on *device*, after reporting why."""
-        reason = ""
+        verdict, reason = "skip", ""
         if self._context.simulated:
             reason = SIMULATED
-        elif part.loads and not self._job.load_busy and self._readings is not None:
-            user = self._readings.user_of(self._uuid(device))
-            reason = f"in use by {user}; --load-busy measures beside it" if user else ""
+        elif part.loads and device != "cpu" and not self._job.load_busy and self._readings is not None:
+            user, untold = self._readings.use_of(self._uuid(device))
+            if user:
+                reason = f"in use by {user}; --load-busy measures beside it"
+            elif untold:
+                verdict = "unknown"
+                reason = f"not run: a job may use this GPU, {untold}; --load-busy measures all the same"
         if reason:
-            self._say(part, check(part.name, "skip", reason, device=device if device != "cpu" else ""))
+            self._say(part, check(part.name, verdict, reason, device=device if device != "cpu" else ""))
         return bool(reason)
 
     def _uuid(self, device: str) -> str:
@@ -179,11 +194,11 @@ class Engine:
                 return str(one.get("uuid") or "")
         return ""
 
-    # -- 5: look again -------------------------------------------------------
+    # -- 6: look again -------------------------------------------------------
 
     def _look_again(self) -> None:
-        loaded = any(part.loads for part in self._of("device", "group")) and not self._torch_error
-        if self._readings is None or not loaded or self._context.simulated:
+        loaded = self._loads() and not self._torch_error
+        if self._readings is None or not self._of("reading") or not loaded or self._context.simulated:
             return
         self._readings.again()
         self._supervisor.start("counters")

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 
+from gpuprov.proof.checks.each import gpus_of
+from gpuprov.proof.checks.modes import use
 from gpuprov.proof.nvml import reading as nvml
 
 TYPE_CHECKING = False
@@ -64,14 +66,22 @@ class Readings:
             found += host_counters.differences(self._counters_before["host"], self._counters["host"])
         return found
 
-    def user_of(self, uuid: str) -> str:
-        """Return who uses the GPU with this UUID, "" for nobody."""
-        for gpu in self.reading()["gpus"]:
-            values = gpu["values"]
-            processes = values.get("processes.compute")
-            if uuid and values.get("uuid") == uuid and isinstance(processes, list) and processes:
-                return "process " + ", ".join(str(one["pid"]) for one in processes[:5])
-        return ""
+    def use_of(self, uuid: str) -> tuple[str, str]:
+        """Return who uses the GPU with this UUID, and why that cannot be told: both "" when nobody does.
+
+        Where torch does not tell the UUID, every GPU of the host counts: if nobody uses any, nobody uses this one.
+        """
+        found = self.reading()
+        if found["error"]:
+            return "", f"NVML does not answer: {found['error'].get('text') or found['error']['error']}"
+        gpus = gpus_of(found)
+        its = [gpu for gpu in gpus if uuid and gpu.get("uuid") == uuid]
+        if its or uuid.startswith("GPU-"):
+            return use(its[0]) if its else ("", f"NVML has no GPU {uuid}")
+        uses = [use(gpu) for gpu in gpus]
+        if uses and uses == [("", "")] * len(uses):
+            return "", ""
+        return "", "torch does not tell which of NVML's GPUs it is, and not all of them are known to be free"
 
     def recorded(self) -> Iterator[Message]:
         """Return the messages that carry the reading, in pieces."""

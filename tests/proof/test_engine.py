@@ -5,12 +5,15 @@ from __future__ import annotations
 import tempfile
 import time
 import unittest
+from pathlib import Path
 from typing import ClassVar
+from unittest import mock
 
 from gpuprov.proof import canaries, engine, registry, worker
 from gpuprov.proof.check import check
 from gpuprov.proof.output import Output
 from gpuprov.proof.parts import TIERS, Context, Part, chosen
+from tests.support.readings import NOT_SUPPORTED, gpu, reading
 
 
 class Kept(Output):
@@ -45,17 +48,15 @@ def broken(context: Context, report: worker.Report) -> None:
     raise ValueError("no such thing")
 
 
-class EngineTest(unittest.TestCase):
-    def run_parts(self, parts: list, deadline_s: float = 30.0, tier: str = "quick") -> Kept:
-        right = registry.parts
-        registry.parts = lambda: parts
-        self.addCleanup(setattr, registry, "parts", right)
-        with tempfile.TemporaryDirectory() as folder:
-            job = worker.Job((), folder, folder, 7, tier=tier)
+class Case(unittest.TestCase):
+    def run_parts(self, parts: list, deadline_s: float = 30.0, tier: str = "quick", **job: object) -> Kept:
+        with mock.patch.object(registry, "parts", return_value=parts), tempfile.TemporaryDirectory() as folder:
             output = Kept()
-            engine.Engine(job, output, deadline_s).run()
+            engine.Engine(worker.Job((), folder, folder, 7, tier=tier, **job), output, deadline_s).run()
         return output
 
+
+class EngineTest(Case):
     def test_a_part_that_hangs_is_killed_at_its_own_deadline_and_the_rest_is_unknown(self) -> None:
         parts = [
             Part("first", "quick", "host", good("first")),
@@ -81,14 +82,86 @@ class EngineTest(unittest.TestCase):
         self.assertEqual((found["tier"], found["reads"], found["simulated"]), ("quick", "/proc/one", False))
 
     def test_without_torch_a_tier_says_so_of_each_part_that_needs_it(self) -> None:
-        real = worker._torch_imports
         missing = {"kind": "error", "code": "torch-missing", "message": "torch is not here", "hint": "install it"}
-        worker._torch_imports = lambda send: bool(send(missing))
-        self.addCleanup(setattr, worker, "_torch_imports", real)
-        output = self.run_parts([Part("trains", "quick", "device", good("trains"))])
+        with mock.patch.object(worker, "_torch_imports", lambda send: bool(send(missing))):
+            output = self.run_parts([Part("trains", "quick", "device", good("trains"))])
         self.assertEqual(output.checks()["trains"]["verdict"], "unknown")
         self.assertIn("torch is not here", output.checks()["trains"]["reason"])
         self.assertFalse(output.error)
+
+
+class OnGpus(Case):
+    """A host with one GPU, as NVML's and torch's processes tell of it."""
+
+    UUID = "GPU-00000000"
+    LOADS = Part("loads", "nightly", "device", good("loads"), loads=True)
+
+    def look(
+        self, parts: list, its: dict | None = None, uuid: str = UUID, tier: str = "nightly", **job: object
+    ) -> Kept:
+        """Run *parts* on the GPU of the reading *its*."""
+        its = its or reading(gpu())
+        folder = tempfile.TemporaryDirectory()
+        self.addCleanup(folder.cleanup)
+        self.started = Path(folder.name, "started")
+
+        def nvml(job: worker.Job, rest: str, send: worker.Send) -> None:
+            send({"kind": "library", "key": "error", "value": its["error"]})
+            send({"kind": "library", "key": "count", "value": its["count"]})
+
+        def values(job: worker.Job, rest: str, send: worker.Send) -> None:
+            for key, value in its["gpus"][int(rest)]["values"].items():
+                send({"kind": "value", "gpu": int(rest), "key": key, "value": value})
+            with self.started.open("a") as f:
+                f.write("read ")
+
+        def torch(job: worker.Job, rest: str, send: worker.Send) -> None:
+            with self.started.open("a") as f:
+                f.write("torch ")
+            send({"kind": "versions", "devices": [{"index": 0, "uuid": uuid}], "proving": ["cuda:0"]})
+
+        fakes = {"nvml": nvml, "gpu": values, "torch": torch, "counters": lambda *_: None}
+        with mock.patch.dict(worker._PROCESSES, fakes):
+            return self.run_parts(parts, tier=tier, **job)
+
+    def loaded(self, **more: object) -> tuple[str, str]:
+        found = self.look([self.LOADS], **more).checks()["loads"]
+        return found["verdict"], found["reason"]
+
+    def test_a_gpu_that_nobody_uses_is_loaded(self) -> None:
+        self.assertEqual(self.loaded(), ("pass", "well"))
+        self.assertEqual(self.loaded(its=reading(gpu(processes__graphics=NOT_SUPPORTED))), ("pass", "well"))
+
+    def test_a_gpu_in_use_is_not_loaded_whatever_else_was_asked_for(self) -> None:
+        one = [{"pid": 4242, "memory": 1}]
+        for its in (gpu(processes__compute=one), gpu(processes__graphics=one)):
+            verdict, reason = self.loaded(its=reading(its))
+            self.assertEqual((verdict, reason), ("skip", "in use by process 4242; --load-busy measures beside it"))
+        hidden = reading(gpu(memory__used=60 << 30))
+        self.assertIn("somebody (memory)", self.loaded(its=hidden)[1])
+        self.assertEqual(self.loaded(its=hidden, load_busy=True), ("pass", "well"))
+
+    def test_where_use_cannot_be_told_nothing_is_loaded_and_that_is_unknown(self) -> None:
+        broken_nvml = reading(gpu(), error={"error": "Unknown", "text": "nvmlInit_v2: Unknown"}, count=None)
+        untold = reading(gpu(processes__compute={"error": "NoPermission"}))
+        for its, uuid, why in (
+            (broken_nvml, self.UUID, "NVML does not answer: nvmlInit_v2: Unknown"),
+            (untold, self.UUID, "NVML does not tell its processes (processes.compute: NoPermission)"),
+            (untold, "", "torch does not tell which of NVML's GPUs it is"),
+            (reading(gpu()), "GPU-of-another-host", "NVML has no GPU GPU-of-another-host"),
+        ):
+            verdict, reason = self.loaded(its=its, uuid=uuid)
+            self.assertEqual(verdict, "unknown")
+            self.assertIn(why, reason)
+            self.assertIn("--load-busy", reason)
+            self.assertEqual(self.loaded(its=its, uuid=uuid, load_busy=True), ("pass", "well"))
+
+    def test_a_torch_that_tells_no_uuid_may_load_a_host_that_nobody_uses(self) -> None:
+        self.assertEqual(self.loaded(uuid=""), ("pass", "well"))
+
+    def test_torch_starts_when_the_gpus_users_are_known(self) -> None:
+        self.look([self.LOADS, Part("reads", "quick", "reading", lambda context, its: [])])
+        self.assertEqual(self.started.read_text().split()[:2], ["read", "torch"])
 
 
 class ChosenTest(unittest.TestCase):

@@ -122,6 +122,7 @@ class Network(unittest.TestCase):
 
 class Busy(unittest.TestCase):
     def reading(self, **values: object) -> dict:
+        values = {"processes.graphics": [], **values}
         gpu = {"index": 3, "address": "", "values": values, "links": [], "peers": {}}
         return {"library": {}, "error": None, "count": 1, "gpus": [gpu]}
 
@@ -131,6 +132,12 @@ class Busy(unittest.TestCase):
         self.assertEqual(busy.words(used), "in use: gpu:3 by process 41")
         held = self.reading(**{"processes.compute": [], "memory.used": 60 << 30, "memory.total": 80 << 30})
         self.assertEqual(busy.words(held), "in use: gpu:3 by somebody (memory)")
+
+    def test_a_gpu_that_does_not_say_is_not_taken_for_idle(self) -> None:
+        untold = self.reading(**{"processes.compute": {"error": "NoPermission"}})
+        self.assertIn("gpu:3 perhaps: NVML does not tell its processes", busy.words(untold))
+        drawn_on = self.reading(**{"processes.compute": [], "processes.graphics": [{"pid": 9, "memory": 1}]})
+        self.assertEqual(busy.words(drawn_on), "in use: gpu:3 by process 9")
 
     def test_a_driver_that_does_not_say_is_not_taken_for_idle(self) -> None:
         broken = {"library": {}, "error": {"error": "DriverNotLoaded", "text": "no driver"}, "count": None, "gpus": []}

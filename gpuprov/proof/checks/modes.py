@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 
-from gpuprov.proof.checks.each import Found, Gpu, each
+from gpuprov.proof.checks.each import CANNOT, Found, Gpu, each
 from gpuprov.proof.parts import Part
 
 TYPE_CHECKING = False
@@ -110,11 +110,25 @@ def processes(gpu: Gpu, context: Context) -> Found:
     return Found("pass", len(its), f"{gpu.device} is in use by {len(its)} processes" if its else "")
 
 
-def busy(gpu: Gpu) -> bool:
-    """Say whether a job uses this GPU: it is not loaded unless asked. Pure."""
+def use(gpu: Gpu) -> tuple[str, str]:
+    """Return who uses this GPU, and why that cannot be told: both "" when nobody does. Pure.
+
+    Jobs are not loaded unless asked, nor is what may have one.
+    """
+    its = [*(gpu.get("processes.compute") or []), *(gpu.get("processes.graphics") or [])]
+    if its:
+        return "process " + ", ".join(dict.fromkeys(str(one["pid"]) for one in its[:4])), ""
     used, total = gpu.get("memory.used"), gpu.get("memory.total")
-    held = used is not None and total and used > max(_GIB, total * IDLE_MEMORY_FRACTION)
-    return bool(gpu.get("processes.compute") or held)
+    if used is not None and total and used > max(_GIB, total * IDLE_MEMORY_FRACTION):
+        return "somebody (memory)", ""
+    if gpu.lost:
+        return "", gpu.lost
+    for key in ("processes.compute", "processes.graphics"):
+        value = gpu.values.get(key, {"error": "NotAsked"})
+        error = value.get("error") if isinstance(value, dict) else ""
+        if error and not (key == "processes.graphics" and error in CANNOT):  # without graphics there is no such list
+            return "", f"NVML does not tell its processes ({key}: {error})"
+    return "", ""
 
 
 def _pids_are_ours(context: Context) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from gpuprov.proof.checks.each import Gpu
-from gpuprov.proof.checks.modes import busy
+from gpuprov.proof.checks.modes import use
 from gpuprov.proof.nvml import reading
 
 TYPE_CHECKING = False
@@ -27,7 +27,7 @@ def words(found: Message) -> str:
         return f"NVML cannot say whether jobs use the GPUs ({found['error'].get('text') or found['error']['error']})"
     used = []
     for gpu in map(Gpu, found["gpus"]):
-        if busy(gpu):
-            pids = [str(one["pid"]) for one in gpu.get("processes.compute", [])]
-            used.append(f"{gpu.device} by " + (f"process {', '.join(pids[:4])}" if pids else "somebody (memory)"))
+        user, untold = use(gpu)
+        if user or untold:
+            used.append(f"{gpu.device} by {user}" if user else f"{gpu.device} perhaps: {untold}")
     return f"in use: {'; '.join(used[:4])}" if used else ""

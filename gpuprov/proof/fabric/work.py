@@ -107,13 +107,19 @@ def _torch(send: Send) -> bool:
 
 def _tell_devices(lines: Lines) -> None:
     """Say which devices there are, from a process that may have a CUDA context: it forks nothing."""
+    used = busy.users()  # before torch: its context would be one of the users
     import torch
 
     count = torch.cuda.device_count() if torch.cuda.is_available() else 0
     names = sorted({torch.cuda.get_device_name(number) for number in range(count)})
     kind = f"cuda {count} x {', '.join(names)}" if count else "cpu"
-    used = busy.users() if count else ""
-    lines.send({"devices": [f"cuda:{number}" for number in range(count)] or ["cpu"], "kind": kind, "users": used})
+    lines.send(
+        {
+            "devices": [f"cuda:{number}" for number in range(count)] or ["cpu"],
+            "kind": kind,
+            "users": used if count else "",
+        }
+    )
 
 
 def _fork(plan: Plan, line: Line, number: int, local: int, address: str) -> Child:
