@@ -14,11 +14,12 @@ hangs in the kernel: then it is unknown, and so is all that was to follow on thi
 from __future__ import annotations
 
 import time
+import traceback
 
 from gpuprov.proof import canaries
 from gpuprov.proof.check import check
 from gpuprov.proof.supervisor import Supervisor
-from gpuprov.proof.worker import SIMULATED, Report, work
+from gpuprov.proof.worker import SIMULATED, Report, broken, work
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -70,8 +71,9 @@ class Engine:
 
     def _look(self) -> None:
         self._read_gpus()
+        for where in ("host", "torch"):
+            self._left[where] = [part.name for part in self._of(where)]
         if self._of("host"):
-            self._left["host"] = [part.name for part in self._of("host")]
             self._supervisor.start("host")
         if self._of("torch", "device", "group") or self._job.expect_gpus is not None:
             self._supervisor.start("torch")
@@ -79,6 +81,9 @@ class Engine:
         self._report_left("host", "")
         if self._torch_error and not self._job.tier:
             self._output.message(self._torch_error)
+        if self._torch_error or self._output.error:
+            self._left.pop("torch")
+        self._report_left("torch", "")
 
     def _read_gpus(self) -> None:
         """Ask NVML, also when nothing but who uses the GPUs is to be known."""
@@ -115,14 +120,24 @@ class Engine:
         if self._readings is None or not parts:
             return
         reading = self._readings.reading()
-        for part in parts:
-            self._report.begin(part)
-            for found in part.run(self._context, reading):
-                self._report.check(found)
-        self._message(dict(canaries.of_readings(self._context, parts, reading), kind="check"))
+        sound = [part for part in parts if self._judged(part, reading)]
+        self._message(dict(canaries.of_readings(self._context, sound, reading), kind="check"))
         if self._job.record:
             for message in self._readings.recorded():
                 self._message(message)
+
+    def _judged(self, part: Part, reading: Message) -> bool:
+        """Report what *part* finds in *reading*; say whether it could judge it at all."""
+        self._report.begin(part)
+        try:
+            checks = part.run(self._context, reading)
+        except Exception as error:  # it must not take the other parts with it
+            traceback.print_exc()
+            self._report.check(broken(part.name, "", error))
+            return False
+        for found in checks:
+            self._report.check(found)
+        return True
 
     # -- 4 and 5: load -------------------------------------------------------
 
@@ -205,7 +220,12 @@ class Engine:
         for index in range(self._readings.count):
             self._supervisor.start(f"gpu:{index}")
         self._supervisor.wait()
-        for found in self._readings.differences(time.monotonic() - self._loaded_at):
+        try:
+            grown = self._readings.differences(time.monotonic() - self._loaded_at)
+        except Exception as error:  # what was measured is still true
+            traceback.print_exc()
+            grown = [broken("load", "", error)]
+        for found in grown:
             self._message(dict(found, kind="check"))
 
     # -- what processes say --------------------------------------------------

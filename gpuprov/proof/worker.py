@@ -224,7 +224,12 @@ def _torch(job: Job, rest: str, send: Send) -> None:  # noqa: ARG001
     for part in mine or every[:1] * (job.expect_gpus is not None):
         report.begin(part)
         doubles = os.path.exists(os.path.join(job.root, DOUBLES))
-        for item in [check(part.name, "skip", SIMULATED)] if doubles else part.run(job.context(), found):
+        try:
+            checks = [check(part.name, "skip", SIMULATED)] if doubles else part.run(job.context(), found)
+        except Exception as error:  # as in run_parts
+            traceback.print_exc()
+            checks = [broken(part.name, "", error)]
+        for item in checks:
             report.check(item)
 
 
@@ -284,11 +289,14 @@ def run_parts(parts: Sequence[Part], context: Context, report: Report) -> None:
             part.run(context, report)
         except Exception as error:  # a part that breaks must not keep the others from being measured
             traceback.print_exc()
-            report.check(_broken(part.name, context.device, error))
+            report.check(broken(part.name, context.device, error))
 
 
-def _broken(name: str, device: str, error: Exception) -> Message:
-    """Judge an error: memory that others hold says nothing about the device, another of torch's there does."""
+def broken(name: str, device: str, error: Exception) -> Message:
+    """Judge the error that ended a part; device is where it ran, "" outside of devices.
+
+    Memory that others hold says nothing about the device, another error of torch's does.
+    """
     words = " ".join(str(error).split())[:400] or type(error).__name__
     text = f"{name} on {device} stopped: {words}" if device else f"{name} stopped: {type(error).__name__}: {words}"
     torch = sys.modules.get("torch")

@@ -13,7 +13,8 @@ from gpuprov.proof import canaries, engine, registry, worker
 from gpuprov.proof.check import check
 from gpuprov.proof.output import Output
 from gpuprov.proof.parts import TIERS, Context, Part, chosen
-from tests.support.readings import NOT_SUPPORTED, gpu, reading
+from gpuprov.proof.readings import Readings
+from tests.support.readings import NOT_SUPPORTED, Host, gpu, reading
 
 
 class Kept(Output):
@@ -163,6 +164,36 @@ class OnGpus(Case):
         self.look([self.LOADS, Part("reads", "quick", "reading", lambda context, its: [])])
         self.assertEqual(self.started.read_text().split()[:2], ["read", "torch"])
 
+    def test_a_judge_that_breaks_is_unknown_and_takes_nothing_with_it(self) -> None:
+        def no_judge(context: Context, its: dict) -> list:
+            raise KeyError("temperature")
+
+        parts = [
+            Part("breaks", "quick", "reading", no_judge),
+            Part("last", "quick", "reading", lambda context, its: [check("last", "pass", "well")]),
+        ]
+        output = self.look(parts, tier="quick")
+        found = output.checks()
+        self.assertEqual((found["breaks"]["verdict"], found["last"]["verdict"]), ("unknown", "pass"))
+        self.assertEqual(found["breaks"]["reason"], "breaks stopped: KeyError: 'temperature'")
+
+    def test_a_comparison_of_counters_that_breaks_is_unknown(self) -> None:
+        parts = [self.LOADS, Part("reads", "quick", "reading", lambda context, its: [])]
+        with mock.patch.object(Readings, "differences", side_effect=ValueError("no such counter")):
+            found = self.look(parts).checks()
+        self.assertEqual((found["loads"]["verdict"], found["load"]["verdict"]), ("pass", "unknown"))
+
+    def test_what_a_torch_process_did_not_come_to_is_unknown(self) -> None:
+        def dies(job: worker.Job, rest: str, send: worker.Send) -> None:
+            send({"kind": "versions", "devices": [], "proving": ["cpu"]})
+            send({"kind": "begin", "part": "first", "device": ""})
+            raise SystemExit(3)
+
+        parts = [Part(name, "quick", "torch", lambda context, found: []) for name in ("first", "second")]
+        with mock.patch.dict(worker._PROCESSES, {"torch": dies}):
+            found = self.run_parts(parts).checks()
+        self.assertEqual((found["process"]["verdict"], found["second"]["verdict"]), ("unknown", "unknown"))
+
 
 class ChosenTest(unittest.TestCase):
     def test_a_deeper_tier_has_all_of_the_ones_before(self) -> None:
@@ -179,15 +210,25 @@ class ChosenTest(unittest.TestCase):
 
 
 class CanariesTest(unittest.TestCase):
+    PLANTED: ClassVar[tuple] = (("x", {"throttle": 0x80}, "a power brake"),)
     READING: ClassVar[dict] = {"gpus": [{"index": 0, "values": {"uuid": "GPU-1", "throttle": 0}, "links": []}]}
 
-    def judged(self, run: object) -> dict:
-        return canaries.of_readings(Context(), [Part("x", "quick", "reading", run)], self.READING)
+    def judged(self, run: object, name: str = "x") -> dict:
+        with mock.patch.object(canaries, "PLANTED", self.PLANTED):
+            return canaries.of_readings(Context(), [Part(name, "quick", "reading", run)], self.READING)
 
     def test_judges_that_see_nothing_make_the_run_void(self) -> None:
         found = self.judged(lambda context, reading: [check("x", "pass", "well")])
         self.assertEqual(found["verdict"], "fail")
         self.assertIn("this run is void", found["reason"])
+
+    def test_judges_that_break_on_a_fault_make_the_run_void(self) -> None:
+        def run(context: Context, reading: dict) -> list:
+            return [] if not reading["gpus"][0]["values"]["throttle"] else [{}["0x80"]]
+
+        found = self.judged(run)
+        self.assertEqual(found["verdict"], "fail")
+        self.assertIn("KeyError: '0x80'): this run is void", found["reason"])
 
     def test_judges_that_see_everything_pass(self) -> None:
         def run(context: Context, reading: dict) -> list:
@@ -195,6 +236,18 @@ class CanariesTest(unittest.TestCase):
             return [check("x", "pass" if values == self.READING["gpus"][0]["values"] else "fail", str(values))]
 
         self.assertEqual(self.judged(run)["verdict"], "pass")
+
+    def test_single_checks_are_tried_with_their_own_faults(self) -> None:
+        parts = chosen(registry.parts(), "", ["gpu.throttle", "xid"])
+        with tempfile.TemporaryDirectory() as root:
+            context = Context(root=str(Host(root).healthy(1).root))
+            found = canaries.of_readings(context, [part for part in parts if part.where == "reading"], reading(gpu()))
+            self.assertEqual((found["verdict"], found["measured"]), ("pass", 1))
+            self.assertEqual(canaries.of_readings(context, [], reading(gpu()))["verdict"], "skip")
+
+    def test_every_fault_is_planted_in_every_tier(self) -> None:
+        names = {part.name for part in chosen(registry.parts(), "quick") if part.where == "reading"}
+        self.assertLessEqual({*(name for name, _, _ in canaries.PLANTED), canaries.LOST_PART}, names)
 
     def test_without_a_gpu_it_is_skipped(self) -> None:
         self.assertEqual(canaries.of_readings(Context(), [], {"gpus": []})["verdict"], "skip")
