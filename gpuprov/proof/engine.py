@@ -38,6 +38,7 @@ class Engine:
         self._output = output
         self._parts = job.parts()
         self._context = job.context()
+        output.simulated = self._context.simulated
         self._supervisor = Supervisor(lambda key, send: work(job, key, send), self._message, deadline_s, self._bad_end)
         self._ends_at = time.monotonic() + deadline_s
         self._report = Report(self._message)

@@ -96,6 +96,11 @@ class Job:
         """How many GPUs there have to be; None when nobody said."""
         return self.expect.get("gpus")
 
+    @property
+    def doubles(self) -> bool:
+        """Whether this is a rehearsal host that pretends to have GPUs."""
+        return os.path.exists(os.path.join(self.root, DOUBLES))
+
     def parts(self) -> list[Part]:
         """Return the parts to run."""
         return chosen(registry.parts(), self.tier, self.tests)
@@ -104,9 +109,8 @@ class Job:
         """Return what parts of this job see."""
         options = {"folder": self.folder, "epochs": self.epochs, "drawn": self.drawn}
         tier = self.tier or "quick"
-        return Context(
-            tier, self.root, expect=self.expect, seed=self.seed, scratch=self.scratch, options=options, **more
-        )
+        more.update(expect=self.expect, seed=self.seed, scratch=self.scratch, simulated=self.doubles)
+        return Context(tier, self.root, options=options, **more)
 
 
 class Report:
@@ -223,9 +227,8 @@ def _torch(job: Job, rest: str, send: Send) -> None:  # noqa: ARG001
     report = Report(send)
     for part in mine or every[:1] * (job.expect_gpus is not None):
         report.begin(part)
-        doubles = os.path.exists(os.path.join(job.root, DOUBLES))
         try:
-            checks = [check(part.name, "skip", SIMULATED)] if doubles else part.run(job.context(), found)
+            checks = [check(part.name, "skip", SIMULATED)] if job.doubles else part.run(job.context(), found)
         except Exception as error:  # as in run_parts
             traceback.print_exc()
             checks = [broken(part.name, "", error)]

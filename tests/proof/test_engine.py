@@ -90,6 +90,17 @@ class EngineTest(Case):
         self.assertIn("torch is not here", output.checks()["trains"]["reason"])
         self.assertFalse(output.error)
 
+    def test_a_host_with_simulated_gpus_says_so_of_the_first_check_on(self) -> None:
+        def told(context: Context, report: worker.Report) -> None:
+            report.check(check("one", "pass", f"simulated: {context.simulated}"))
+
+        with tempfile.TemporaryDirectory() as root:
+            Host(root).write(worker.DOUBLES, "")
+            output = self.run_parts([Part("one", "quick", "host", told)], root=root)
+        found = output.checks()["one"]
+        self.assertEqual((found["simulated"], found["reason"]), (True, "simulated: True"))
+        self.assertTrue(output.simulated)
+
 
 class OnGpus(Case):
     """A host with one GPU, as NVML's and torch's processes tell of it."""
