@@ -8,7 +8,8 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from gpuprov.cli import options as opts
-from gpuprov.errors import EXIT_FAILED, EXIT_OK, EXIT_REFUSED, GpuprovError, TransportError, UsageError, worst_exit
+from gpuprov.cli.meant import meant_hosts, warn_on_stderr
+from gpuprov.errors import EXIT_FAILED, EXIT_OK, EXIT_REFUSED, GpuprovError, TransportError, worst_exit
 
 if TYPE_CHECKING:
     import argparse
@@ -38,49 +39,16 @@ def run(options: argparse.Namespace) -> int:
     """Look at all hosts, install where nothing usable is; return the exit code."""
     from concurrent.futures import ThreadPoolExecutor
 
-    hosts, ways = _hosts(options)
+    hosts, ways = meant_hosts(options, "bootstrap", password=opts.become_password(options), warn=warn_on_stderr)
     codes = [EXIT_OK]
     try:
+        hosts = [_as_root(host, ways) for host in hosts]
         with ThreadPoolExecutor(min(THREADS, len(hosts))) as pool:
             for host, result in zip(hosts, pool.map(lambda h: _one(ways, h, options.check), hosts), strict=True):
                 codes.append(_tell(host.name, result, options.check))
     finally:
         ways.close()
     return worst_exit(codes)
-
-
-def _hosts(options: argparse.Namespace) -> tuple[list[Prepared], Ways]:
-    """Return the hosts that are meant. Raises SourceErrors, UsageError, LabError."""
-    from gpuprov.cli import prepare as prep
-    from gpuprov.compile import Compiler
-    from gpuprov.errors import Problem, SourceErrors
-    from gpuprov.load.inventory import load_inventory
-    from gpuprov.load.patterns import select
-    from gpuprov.model import Playbook
-    from gpuprov.transport.target import ConnectOptions
-    from gpuprov.transport.ways import Ways
-
-    problems: list[Problem] = []
-    inventory = load_inventory(options.inventory, problems)
-    if problems:
-        raise SourceErrors(problems)
-    names = list(select(inventory, "all", options.limit))
-    if not names:
-        raise UsageError("no host is meant", hint="gpuprov inventory graph shows what was understood")
-    inventory = prep.with_lab(inventory)
-    extra = opts.extra_variables(options.extra_vars)
-    playbook = Playbook(options.inventory, ())
-    compiler = Compiler(playbook, inventory, select=select, run="bootstrap", extra_vars=extra)
-    connect = ConnectOptions(
-        user=options.user, private_key=options.private_key, connect_timeout_s=options.timeout, warn=_warn
-    )
-    ways = Ways(connect)
-    try:
-        hosts = prep.hosts_of(compiler, names, ways, connect, opts.become_password(options))
-    except BaseException:
-        ways.close()
-        raise
-    return [_as_root(host.prepared, ways) for host in hosts], ways
 
 
 def _as_root(host: Prepared, ways: Ways) -> Prepared:
@@ -118,7 +86,3 @@ def _tell(name: str, result: Outcome | GpuprovError, check: bool) -> int:
     else:
         print(f"{name}  changed: has {result.python} now, by: {result.command}")
     return EXIT_OK
-
-
-def _warn(text: str) -> None:
-    print(f"warning: {text}", file=sys.stderr)

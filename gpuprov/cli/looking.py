@@ -8,6 +8,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from gpuprov.cli import options as opts
+from gpuprov.cli.meant import warn_on_stderr
 from gpuprov.errors import EXIT_UNREACHABLE, SourceErrors, UsageError
 
 if TYPE_CHECKING:
@@ -81,7 +82,7 @@ def look_at(
     chooser = chooser_for(inventory, names, extra, getattr(options, "tables", None))
     compiler = Compiler(playbook, inventory, select=select, run="look", extra_vars=extra)
     connect = ConnectOptions(
-        user=options.user, private_key=options.private_key, connect_timeout_s=options.timeout, warn=_warn
+        user=options.user, private_key=options.private_key, connect_timeout_s=options.timeout, warn=warn_on_stderr
     )
     ways = Ways(connect)
     try:
@@ -92,10 +93,6 @@ def look_at(
     finally:
         ways.close()
     return Looked(compiler, chooser, tuple(seen))
-
-
-def _warn(text: str) -> None:
-    print(f"warning: {text}", file=sys.stderr)
 
 
 def show_unreachable(looked: Looked) -> None:

@@ -10,14 +10,13 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 from gpuprov.cli import options as opts
-from gpuprov.errors import EXIT_OK, EXIT_UNREACHABLE, SourceErrors, UsageError
+from gpuprov.cli.meant import meant_hosts, warn_on_stderr
+from gpuprov.errors import EXIT_OK, EXIT_UNREACHABLE, UsageError
 
 if TYPE_CHECKING:
     import argparse
 
-    from gpuprov.fleet.hostrun import Prepared
     from gpuprov.fleet.top import Top
-    from gpuprov.transport.ways import Ways
 
 #: How long a table that is printed once waits for hosts that have not spoken yet.
 FIRST_S = 20.0
@@ -44,10 +43,11 @@ def run(options: argparse.Namespace) -> int:
     """Watch until interrupted, or print once; 4 when a host could not be reached."""
     from gpuprov.fleet.top import Top
 
-    hosts, ways = _hosts(options)
+    live = sys.stdout.isatty() and not options.json and not options.once
+    hosts, ways = meant_hosts(options, "top", warn=_unheard if live else warn_on_stderr)
     top = Top(hosts, ways, options.interval)
     try:
-        if options.json or options.once or not sys.stdout.isatty():
+        if not live:
             _once(top, options.json)
         else:
             _live(top)
@@ -93,34 +93,8 @@ def _live(top: Top) -> None:
         sys.stdout.flush()
 
 
-def _hosts(options: argparse.Namespace) -> tuple[list[Prepared], Ways]:
-    """Return the hosts that are meant. Raises SourceErrors, UsageError, LabError."""
-    from gpuprov.cli import prepare as prep
-    from gpuprov.compile import Compiler
-    from gpuprov.errors import Problem
-    from gpuprov.load.inventory import load_inventory
-    from gpuprov.load.patterns import select
-    from gpuprov.model import Playbook
-    from gpuprov.transport.target import ConnectOptions
-    from gpuprov.transport.ways import Ways
-
-    problems: list[Problem] = []
-    inventory = load_inventory(options.inventory, problems)
-    if problems:
-        raise SourceErrors(problems)
-    names = list(select(inventory, "all", options.limit))
-    if not names:
-        raise UsageError("no host is meant", hint="gpuprov inventory graph shows what was understood")
-    inventory = prep.with_lab(inventory)
-    extra = opts.extra_variables(options.extra_vars)
-    compiler = Compiler(Playbook(options.inventory, ()), inventory, select=select, run="top", extra_vars=extra)
-    connect = ConnectOptions(user=options.user, private_key=options.private_key, connect_timeout_s=options.timeout)
-    ways = Ways(connect)
-    try:
-        return [host.prepared for host in prep.hosts_of(compiler, names, ways, connect, None)], ways
-    except BaseException:
-        ways.close()
-        raise
+def _unheard(text: str) -> None:
+    """Take a warning that would be written across the live table."""
 
 
 def _interval(text: str) -> float:
