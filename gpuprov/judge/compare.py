@@ -66,28 +66,57 @@ def by_floor(one: Measured, floor: Floor | None, why: str) -> Opinion:
     return Opinion("floor", verdict, floor.fail, f"{one.median / floor.peak:.0%} of the model's peak")
 
 
-def by_neighbours(one: Measured, others: Sequence[Measured]) -> Opinion:
-    """Compare with the other GPUs of the host."""
+def by_neighbours(one: Measured, others: Sequence[float]) -> Opinion:
+    """Compare with the medians, turned, of the host's other GPUs."""
     if not others:
         return Opinion("neighbours", "pass", None, "no other GPU on this host")
-    centre = statistics.median(other.value(other.median) for other in others)
+    centre = statistics.median(others)
     below = 1 - one.value(one.median) / centre if centre else 0.0
     verdict = "fail" if below > NEIGHBOUR_FAIL else "warn" if below > NEIGHBOUR_WARN else "pass"
     return Opinion("neighbours", verdict, one.value(centre), _apart(below))
 
 
-def by_fleet(one: Measured, others: Sequence[Measured]) -> Opinion:
+@dataclass(frozen=True, slots=True)
+class Crowd:
+    """The middle of all GPUs of one model and software: of their medians and p10s, turned, and the spread of both.
+
+    samples are those of the GPU that is nearest to the middle, turned and in order.
+    """
+
+    size: int
+    centre: float
+    sigma: float
+    centre_p10: float
+    sigma_p10: float
+    samples: tuple[float, ...]
+
+
+def crowd(members: Sequence[Measured]) -> Crowd:
+    """Return the middle of *members*, at least one. Each of them is compared with it, its own value in it."""
+    medians = [one.value(one.median) for one in members]
+    p10s = [one.value(one.p10) for one in members]
+    centre, centre_p10 = statistics.median(medians), statistics.median(p10s)
+    # the lowest name settles a tie: the order of hosts means nothing
+    middle = min(zip(medians, members, strict=True), key=lambda at: (abs(at[0] - centre), at[1].host, at[1].device))[1]
+    return Crowd(
+        len(members), centre, robust_sigma(medians), centre_p10, robust_sigma(p10s), tuple(sorted(turned(middle)))
+    )
+
+
+def turned(one: Measured) -> Sequence[float]:
+    """Return the samples such that more is better."""
+    return [one.value(sample) for sample in one.samples] if one.lower_is_better else one.samples
+
+
+def by_fleet(one: Measured, others: Crowd | None) -> Opinion:
     """Compare with all GPUs of the same model and software: median, p10, and the whole distribution."""
-    if len(others) < FLEET_LEAST:
-        return Opinion("fleet", "pass", None, f"{len(others)} other GPUs like it, {FLEET_LEAST} make a fleet")
-    medians = [other.value(other.median) for other in others]
-    p10s = [other.value(other.p10) for other in others]
-    centre = statistics.median(medians)
-    low = one.value(one.median) < centre - max(FLEET_MEDIAN * centre, SIGMAS * robust_sigma(medians))
-    centre_p10 = statistics.median(p10s)
-    low_p10 = one.value(one.p10) < centre_p10 - max(FLEET_P10 * centre_p10, SIGMAS * robust_sigma(p10s))
-    middle = min(others, key=lambda other: abs(other.value(other.median) - centre))
-    alike = similarity([one.value(s) for s in one.samples], [middle.value(s) for s in middle.samples])
+    count = others.size - 1 if others else 0
+    if others is None or count < FLEET_LEAST:
+        return Opinion("fleet", "pass", None, f"{count} other GPUs like it, {FLEET_LEAST} make a fleet")
+    centre, centre_p10 = others.centre, others.centre_p10
+    low = one.value(one.median) < centre - max(FLEET_MEDIAN * centre, SIGMAS * others.sigma)
+    low_p10 = one.value(one.p10) < centre_p10 - max(FLEET_P10 * centre_p10, SIGMAS * others.sigma_p10)
+    alike = similarity(turned(one), others.samples)
     why = _apart(1 - one.value(one.median) / centre if centre else 0.0) + f", distribution {alike:.2f} alike"
     if low or low_p10:
         return Opinion("fleet", "fail", one.value(centre), why + ("" if low else "; its slowest tenth is"))
@@ -122,16 +151,26 @@ def similarity(one: Sequence[float], reference: Sequence[float]) -> float:
     """Return how alike two samples are, 0 to 1, looking only at how far *one* is below *reference*.
 
     1 - integral of max(0, S_ref - S_one) / integral of max(S_one, S_ref), with S the part of the sample above t:
-    for two constants a < b this is a / b.
+    for two constants a < b this is a / b. Both integrals are taken over the quantiles: the area between two curves
+    does not depend on the axis, and that of S is the mean.
     """
-    points = sorted({0.0, *one, *reference})
-    below = total = 0.0
-    for left, right in itertools.pairwise(points):
-        above_one = sum(value >= right for value in one) / len(one)
-        above_ref = sum(value >= right for value in reference) / len(reference)
-        below += max(0.0, above_ref - above_one) * (right - left)
-        total += max(above_one, above_ref) * (right - left)
+    a, b = sorted(one), sorted(reference)
+    if len(a) == len(b):
+        below = (
+            0.0 if a[0] >= b[-1] else sum([max(right - left, 0.0) for left, right in zip(a, b, strict=True)]) / len(a)
+        )
+    else:
+        steps = sorted({*(i / len(a) for i in range(len(a) + 1)), *(i / len(b) for i in range(len(b) + 1))})
+        below = sum(
+            max(0.0, _quantile(b, (left + right) / 2) - _quantile(a, (left + right) / 2)) * (right - left)
+            for left, right in itertools.pairwise(steps)
+        )
+    total = sum(a) / len(a) + below
     return 1.0 - below / total if total else 1.0
+
+
+def _quantile(ordered: Sequence[float], part: float) -> float:
+    return ordered[min(int(part * len(ordered)), len(ordered) - 1)]
 
 
 def _apart(below: float) -> str:

@@ -51,6 +51,7 @@ class Judged:
 def judge(reports: Sequence[HostReport], specs: Specs, known: Known, verdict: Verdict) -> Judged:
     """Return *reports* with each measurement compared and each bit voted on. verdict adds a host's checks up."""
     measured = {(one.host, one.metric, one.device): one for report in reports for one in _measured(report)}
+    others = _Others(list(measured.values()))
     suspects, voters = _voted(reports)
     bad: set[Key] = set()
     good: list[Measured] = []
@@ -61,7 +62,7 @@ def judge(reports: Sequence[HostReport], specs: Specs, known: Known, verdict: Ve
             key = (report.host, check.name, check.device)
             judged = check
             if key in measured:
-                judged, is_bad = _compared(check, measured[key], list(measured.values()), specs, known)
+                judged, is_bad = _compared(check, measured[key], others, specs, known)
                 if is_bad:
                     bad.add(key)
                 elif judged.verdict == "pass":
@@ -80,6 +81,7 @@ def _measured(report: HostReport) -> list[Measured]:
     CPUs share their speed with whatever else runs there.
     """
     versions = _versions(report)
+    groups: dict[str, tuple[str, ...]] = {}
     found = []
     for check in report.checks:
         data = check.data
@@ -89,17 +91,18 @@ def _measured(report: HostReport) -> list[Measured]:
         if check.verdict not in ("pass", "warn") or not all(isinstance(number, int | float) for number in numbers):
             continue
         name, uuid = _device(check, versions)
-        samples = tuple(float(s) for s in data.get("samples") or () if isinstance(s, int | float)) or (check.measured,)
+        groups[name] = groups.get(name) or _group(name, versions)
+        samples = tuple([float(s) for s in data.get("samples") or () if isinstance(s, (int, float))])
         one = Measured(
             host=report.host,
             device=check.device,
             uuid=uuid,
             metric=check.name,
             unit=check.unit,
-            group=_group(name, versions),
+            group=groups[name],
             median=float(check.measured),
             p10=float(data["p10"]),
-            samples=samples,
+            samples=samples or (float(check.measured),),
             lower_is_better=data.get("better") == "lower",
         )
         found.append(one)
@@ -128,15 +131,34 @@ def _group(name: str, versions: Mapping[str, Any]) -> tuple[str, ...]:
     return (name, *(str(versions.get(key)) for key in ("driver", "cuda", "cudnn", "torch")))
 
 
-def _compared(check: Check, one: Measured, everybody: list[Measured], specs: Specs, known: Known) -> tuple[Check, bool]:
+class _Others:
+    """Whom a measurement is compared with: by metric, model and software, each group looked at once."""
+
+    def __init__(self, everybody: Sequence[Measured]) -> None:
+        groups: dict[tuple[str, ...], list[Measured]] = {}
+        self._hosts: dict[tuple[str, ...], list[tuple[str, float]]] = {}
+        for one in everybody:
+            if one.group[0]:
+                groups.setdefault((one.metric, *one.group), []).append(one)
+                beside = self._hosts.setdefault((one.host, one.metric, *one.group), [])
+                beside.append((one.device, one.value(one.median)))
+        self._crowds = {key: compare.crowd(members) for key, members in groups.items()}
+
+    def like(self, one: Measured) -> compare.Crowd | None:
+        return self._crowds.get((one.metric, *one.group))
+
+    def on_its_host(self, one: Measured) -> list[float]:
+        beside = self._hosts.get((one.host, one.metric, *one.group), ())
+        return [value for device, value in beside if device != one.device]
+
+
+def _compared(check: Check, one: Measured, others: _Others, specs: Specs, known: Known) -> tuple[Check, bool]:
     """Return the check with the four numbers beside it, and whether it is bad."""
-    same = [other for other in everybody if other.metric == one.metric and other is not one and one.group[0]]
-    like = [other for other in same if other.group == one.group]
     floor, why = specs.floor(specs.model(one.group[0]), one.metric)
     opinions = (
         compare.by_floor(one, floor, why),
-        compare.by_neighbours(one, [other for other in like if other.host == one.host]),
-        compare.by_fleet(one, like),
+        compare.by_neighbours(one, others.on_its_host(one)),
+        compare.by_fleet(one, others.like(one)),
         compare.by_past(one, known.past(one.uuid, one.metric, software(one)) if one.uuid else ()),
     )
     verdict = compare.verdict_of(opinions)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
@@ -45,11 +45,14 @@ class Specs:
 
     models: Mapping[str, Mapping[str, Any]]
     as_of: str
+    _found: dict[str, str] = field(default_factory=dict, compare=False)
 
     def model(self, name: str) -> str:
         """Return the key of the model that NVML calls *name*, "" for an unknown one: never another model's."""
-        found = [key for key, row in self.models.items() if re.search(row["match"], name)]
-        return found[0] if len(found) == 1 else ""
+        if name not in self._found:
+            found = [key for key, row in self.models.items() if re.search(row["match"], name)]
+            self._found[name] = found[0] if len(found) == 1 else ""
+        return self._found[name]
 
     def floor(self, model: str, metric: str) -> tuple[Floor | None, str]:
         """Return the floor of *metric* on *model*, or None and why there is none."""

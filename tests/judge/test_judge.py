@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import random
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -167,6 +168,24 @@ class TestNumbers:
     def test_similarity_of_constants_is_their_ratio(self, value: float, part: float) -> None:
         assert compare.similarity([value * part], [value]) == pytest.approx(part)
         assert compare.similarity([value], [value * part]) == pytest.approx(1.0)
+
+    @settings(deadline=None)
+    @given(st.lists(st.floats(0.1, 10), min_size=1, max_size=9), st.lists(st.floats(0.1, 10), min_size=1, max_size=9))
+    def test_similarity_is_what_its_integrals_say(self, one: list[float], other: list[float]) -> None:
+        points = sorted({0.0, *one, *other})
+        below = total = 0.0
+        for left, right in itertools.pairwise(points):
+            mine, theirs = (sum(value >= right for value in some) / len(some) for some in (one, other))
+            below += max(0.0, theirs - mine) * (right - left)
+            total += max(mine, theirs) * (right - left)
+        assert compare.similarity(one, other) == pytest.approx(1 - below / total)
+
+    def test_the_middle_of_each_group_is_looked_for_once(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        sizes: list[int] = []
+        crowd = compare.crowd
+        monkeypatch.setattr(compare, "crowd", lambda members: sizes.append(len(members)) or crowd(members))
+        judged([*fleet(50), host("other", check(720.0), torch="2.99.0")])
+        assert sorted(sizes) == [1, 200]
 
 
 class TestSpecs:
