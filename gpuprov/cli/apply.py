@@ -44,12 +44,12 @@ def perform(
     diff: bool,
     resume: Any = None,
     together: Sequence[str] = (),
-    afterwards: Callable[[Any], None] | None = None,
+    afterwards: Callable[[Any, Callable[[str], None]], None] | None = None,
 ) -> int:
     """Prepare, run over the fleet, report. resume is the RunFolder of an interrupted run.
 
     together: parts of the proof over several hosts (fleet/fabric.py) that follow when each host has ended.
-    afterwards gets the run's folder before the report is shown.
+    afterwards gets the run's folder before the report is shown, and whom to tell what it could not do.
     """
     from gpuprov.cli.prepare import Voice, prepare
     from gpuprov.store.names import new_run_id
@@ -74,9 +74,9 @@ def perform(
         folder.write_run({**_document(report), "state": "stopped"})
         raise
     if not check:
-        report.hosts = judged(report, getattr(options, "history", None))
+        report.hosts = judged(report, getattr(options, "history", None), voice.warn)
     if afterwards is not None:
-        afterwards(folder)
+        afterwards(folder, voice.warn)
     report.duration_s = time.time() - report.started_at
     report.warnings = tuple(dict.fromkeys(voice.warnings))
     return _finish(report, view, folder, options, command, diff)

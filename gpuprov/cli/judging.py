@@ -3,38 +3,72 @@
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from gpuprov.errors import GpuprovError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from gpuprov.judge.run import Judged
     from gpuprov.results import HostReport, RunReport
+    from gpuprov.store.history import History
+
+#: What it means that there is no past.
+WITHOUT = "What is bad only warns, as in a first run, and acknowledgements are not known"
 
 
-def judged(report: RunReport, history_file: str | None) -> tuple[HostReport, ...]:
+def judged(report: RunReport, history_file: str | None, warn: Callable[[str], None]) -> tuple[HostReport, ...]:
     """Return the reports of *report*, worsened by comparison; write what was measured to the history.
 
-    Nothing is opened when nothing was proved. Raises GpuprovError when the history cannot be read.
+    Nothing is opened when nothing was proved. A history that cannot be used costs the comparison with the past, never
+    the report: warn gets a sentence.
     """
     if not any(host.checks for host in report.hosts):
         return report.hosts
-    from gpuprov.judge import run as judge
-    from gpuprov.judge.specs import load
-    from gpuprov.report.proof import host_verdict
-    from gpuprov.store.history import History, Value
+    from gpuprov.store.history import History
 
-    history = History(history_file or "")
     try:
-        hosts = [host.host for host in report.hosts]
-        strikes = frozenset((host, *strike) for host in hosts for strike in history.strikes(host))
-        known = judge.Known(history.past, strikes, _notes(history))
-        found = judge.judge(report.hosts, load(), known, host_verdict)
-        values = [Value(m.host, m.uuid, m.metric, judge.software(m), m.median) for m in found.good if m.uuid]
-        history.record(report.run, time.time(), values, found.bad, found.judged)
-        return found.reports
+        history = History(history_file or "")
+    except GpuprovError as error:
+        warn(f"judged without the history: {error.message}. {WITHOUT}")
+        return _compared(report, None).reports
+    try:
+        return _with(history, report, warn)
     finally:
         history.close()
 
 
-def _notes(history: Any) -> dict[tuple[str, str, str], str]:
+def _with(history: History, report: RunReport, warn: Callable[[str], None]) -> tuple[HostReport, ...]:
+    from gpuprov.judge.run import software
+    from gpuprov.store.history import Value
+
+    try:
+        found = _compared(report, history)
+    except GpuprovError as error:
+        warn(f"judged without the history: {error.message}. {WITHOUT}")
+        return _compared(report, None).reports
+    values = [Value(m.host, m.uuid, m.metric, software(m), m.median) for m in found.good if m.uuid]
+    try:
+        history.record(report.run, time.time(), values, found.bad, found.judged)
+    except GpuprovError as error:
+        warn(f"this run is not remembered: {error.message}. The next run does not know its strikes")
+    return found.reports
+
+
+def _compared(report: RunReport, history: History | None) -> Judged:
+    from gpuprov.judge import run as judge
+    from gpuprov.judge.specs import load
+    from gpuprov.report.proof import host_verdict
+
+    known = judge.Known()
+    if history is not None:
+        strikes = frozenset((host.host, *strike) for host in report.hosts for strike in history.strikes(host.host))
+        known = judge.Known(history.past, strikes, _notes(history))
+    return judge.judge(report.hosts, load(), known, host_verdict)
+
+
+def _notes(history: History) -> dict[tuple[str, str, str], str]:
     """Return (host, check, device) -> note of every acknowledgement that still holds."""
     today = time.strftime("%Y-%m-%d")
     return {

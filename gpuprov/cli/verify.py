@@ -11,7 +11,7 @@ from gpuprov.errors import UsageError
 
 if TYPE_CHECKING:
     import argparse
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
 TIERS = {
     "quick": "looks, without load: 10 s",
@@ -85,12 +85,15 @@ class _Recorder:
         except OSError as error:
             raise UsageError(f"--record {folder}: {error.strerror}", hint="name a folder that can be written") from None
 
-    def __call__(self, run_folder: Any) -> None:
+    def __call__(self, run_folder: Any, warn: Callable[[str], None]) -> None:
         from gpuprov.store.names import file_name
 
         for host, event in run_folder.all_events():
             reading = (event.get("result") or {}).get("reading") if event.get("kind") == "TaskFinished" else None
             if reading:
                 path = os.path.join(self._folder, file_name(host) + ".json")
-                with open(path, "w", encoding="utf-8") as f:
-                    json.dump(reading, f, indent=1)
+                try:
+                    with open(path, "w", encoding="utf-8") as f:
+                        json.dump(reading, f, indent=1)
+                except OSError as error:
+                    warn(f"--record: {path} was not written: {error.strerror}")

@@ -69,12 +69,15 @@ def default_path() -> str:
 
 
 class History:
-    """The file at *path*, made when it is missing. Raises GpuprovError when it is none of ours."""
+    """The file at *path*, made when it is missing. Raises GpuprovError when it is none of ours or cannot be used."""
 
     def __init__(self, path: str = "") -> None:
         self.path = path or default_path()
-        os.makedirs(os.path.dirname(os.path.abspath(self.path)), mode=0o700, exist_ok=True)
-        self._db = sqlite3.connect(self.path, timeout=WAIT_S, isolation_level=None)
+        try:
+            os.makedirs(os.path.dirname(os.path.abspath(self.path)), mode=0o700, exist_ok=True)
+            self._db = sqlite3.connect(self.path, timeout=WAIT_S, isolation_level=None)
+        except (OSError, sqlite3.Error) as error:
+            raise self._unusable(error) from None
         try:
             # The journal stays the default one: changing it to WAL does not wait for another run's lock, but fails.
             with self._changing():
@@ -83,14 +86,9 @@ class History:
                     for statement in _TABLES.strip().rstrip(";").split(";"):
                         self._db.execute(statement)
                     self._db.execute(f"PRAGMA user_version={SCHEMA}")
-        except sqlite3.OperationalError as error:
+        except GpuprovError:
             self._db.close()
-            hint = "wait for the other run, see who may write there and whether the disk is full, or use --history"
-            raise GpuprovError(f"{self.path} cannot be used: {error}", hint=hint, code="history") from None
-        except sqlite3.DatabaseError as error:
-            self._db.close()
-            hint = "name another file with --history, or move this one away"
-            raise GpuprovError(f"{self.path} is no history of gpuprov: {error}", hint=hint, code="history") from None
+            raise
         if schema not in (0, SCHEMA):
             self._db.close()
             hint = "update gpuprov, or name another file with --history"
@@ -101,25 +99,46 @@ class History:
         """Close the file."""
         self._db.close()
 
+    def _unusable(self, error: Exception) -> GpuprovError:
+        """Return *error* as a sentence with what to do about it."""
+        if isinstance(error, sqlite3.DatabaseError) and not isinstance(error, sqlite3.OperationalError):
+            hint = "name another file with --history, or move this one away"
+            return GpuprovError(f"{self.path} is no history of gpuprov: {error}", hint=hint, code="history")
+        hint = "wait for the other run, see who may write there and whether the disk is full, or use --history"
+        said = error.strerror if isinstance(error, OSError) else error
+        return GpuprovError(f"{self.path} cannot be used: {said}", hint=hint, code="history")
+
     @contextlib.contextmanager
-    def _changing(self) -> Iterator[None]:
-        self._db.execute("BEGIN IMMEDIATE")
+    def _reading(self) -> Iterator[None]:
         try:
             yield
-        except BaseException:
-            self._db.execute("ROLLBACK")
-            raise
-        self._db.execute("COMMIT")
+        except sqlite3.Error as error:
+            raise self._unusable(error) from None
+
+    @contextlib.contextmanager
+    def _changing(self) -> Iterator[None]:
+        """One transaction. Raises GpuprovError for what SQLite cannot do; then nothing is changed."""
+        with self._reading():
+            self._db.execute("BEGIN IMMEDIATE")
+            try:
+                yield
+                self._db.execute("COMMIT")
+            except BaseException:
+                with contextlib.suppress(sqlite3.Error):  # a full disk has rolled it back already
+                    self._db.execute("ROLLBACK")
+                raise
 
     def past(self, uuid: str, metric: str, software: str, simulated: bool = False) -> list[float]:
         """Return the last good values of one GPU, the newest first."""
         text = "SELECT value FROM measurements WHERE uuid=? AND metric=? AND software=? AND simulated=?"
         text += " ORDER BY time DESC LIMIT ?"
-        return [row[0] for row in self._db.execute(text, (uuid, metric, software, simulated, PAST_VALUES))]
+        with self._reading():
+            return [row[0] for row in self._db.execute(text, (uuid, metric, software, simulated, PAST_VALUES))]
 
     def strikes(self, host: str) -> set[tuple[str, str]]:
         """Return (check, device) of what the last run over *host* found bad."""
-        return set(self._db.execute("SELECT name, device FROM strikes WHERE host=?", (host,)))
+        with self._reading():
+            return set(self._db.execute("SELECT name, device FROM strikes WHERE host=?", (host,)))
 
     def record(
         self,
@@ -155,4 +174,5 @@ class History:
     def acknowledgements(self) -> Sequence[Acknowledgement]:
         """Return all of them, expired ones too."""
         text = "SELECT host, name, device, owner, reason, until FROM acknowledgements ORDER BY host, name, device"
-        return [Acknowledgement(*row) for row in self._db.execute(text)]
+        with self._reading():
+            return [Acknowledgement(*row) for row in self._db.execute(text)]
