@@ -8,7 +8,7 @@ MEANINGS = {
     errors.EXIT_OK: "every host is as wanted",
     errors.EXIT_ERROR: "gpuprov could not do its work",
     errors.EXIT_FAILED: "a task failed on a host",
-    errors.EXIT_UNHEALTHY: "provisioned, but not healthy: a check failed, or an expected GPU was not proved",
+    errors.EXIT_UNHEALTHY: "not healthy: a check failed, or an expected GPU was not proved",
     errors.EXIT_UNREACHABLE: "a host was unreachable or lost",
     errors.EXIT_INPUT: "bad input, or nothing matched; nothing was changed",
     errors.EXIT_REFUSED: "a host was refused by the preflight",

@@ -113,15 +113,20 @@ def _missing(checks: tuple[Check, ...], expected: int | None, found: int | None)
 
 
 def _sentence(checks: tuple[Check, ...], verdict: str) -> str:
-    """Return one sentence about the first check with *verdict*."""
-    check = next(c for c in checks if c.verdict == verdict)
-    where = f" on {check.device}" if check.device else ""
+    """Return one sentence about the first check with *verdict*, and the names of others that have it too."""
+    check, *others = (c for c in checks if c.verdict == verdict)
+    names = [name for name in dict.fromkeys(c.name for c in others) if name != check.name]
+    more = f" (and {', '.join(names[:3])}{' ...' if len(names) > 3 else ''})" if names else ""
+    return f"{check.name}{f' on {check.device}' if check.device else ''}: {_finding(check)}{more}"
+
+
+def _finding(check: Check) -> str:
     if check.reason:
-        return f"{check.name}{where}: {check.reason}"
+        return check.reason
     if check.measured is None:
-        return f"{check.name}{where}: {'could not be measured' if verdict == 'unknown' else verdict}"
+        return "could not be measured" if check.verdict == "unknown" else check.verdict
     wanted = f", expected {shown(check.expected)}" if check.expected is not None else ""
-    return f"{check.name}{where}: measured {shown(check.measured, check.unit)}{wanted}"
+    return f"measured {shown(check.measured, check.unit)}{wanted}"
 
 
 def shown(value: Any, unit: str = "") -> str:

@@ -239,6 +239,11 @@ def test_a_failed_check_explains_itself() -> None:
     check = {"name": "linear", "verdict": "fail", "measured": 0.25, "expected": 0.01, "unit": "MSE", "device": "cpu"}
     report = fold_of(proof({"name": "torch", "verdict": "pass"}, check), END).report()
     assert (report.verdict, report.cause) == ("fail", "linear on cpu: measured 0.25 MSE, expected 0.01")
+    more = [{"name": name, "verdict": "fail", "reason": "bad"} for name in ("xid", "xid", "ecc", "links", "power")]
+    assert fold_of(proof(*more[:2]), END).report().cause == "xid: bad"
+    assert fold_of(proof(*more), END).report().cause == "xid: bad (and ecc, links, power)"
+    more.append({"name": "clock", "verdict": "fail"})
+    assert fold_of(proof(*more), END).report().cause == "xid: bad (and ecc, links, power ...)"
     assert report.exit_code == 3
 
 
