@@ -20,6 +20,7 @@ def register(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     """Find the run, say the same again, attach to its hosts; return the exit code."""
     from gpuprov.cli.apply import perform
+    from gpuprov.cli.verify import rest_of
     from gpuprov.store.runs import find
 
     folder = find(options.run or "", options.run_dir or "")
@@ -40,7 +41,8 @@ def run(options: argparse.Namespace) -> int:
         os.chdir(before["cwd"])
     except OSError as error:
         raise UsageError(f"the run was started in {before['cwd']}: {error.strerror}") from None
-    return perform(same, str(before["command"]), check=before["check"], diff=before["diff"], resume=folder)
+    rest = rest_of(same) if before["command"] == "verify" else {}
+    return perform(same, str(before["command"]), check=before["check"], diff=before["diff"], resume=folder, **rest)
 
 
 def _unfinished(host: dict[str, object]) -> bool:

@@ -39,7 +39,6 @@ def run(options: argparse.Namespace) -> int:
     """Run playbooks/verify.yaml over the inventory; return the exit code."""
     from gpuprov.cli.apply import perform
     from gpuprov.cli.prepare import default_playbook
-    from gpuprov.proof.fabric.course import PARTS
 
     options.playbook = os.path.join(os.path.dirname(default_playbook()[0]), "verify.yaml")
     if not os.path.isfile(options.playbook):
@@ -52,9 +51,15 @@ def run(options: argparse.Namespace) -> int:
         "gpuprov_verify_record": bool(options.record),
     }
     options.extra_vars = [json.dumps(wanted), *(options.extra_vars or ())]
+    return perform(options, "verify", check=False, diff=False, **rest_of(options))
+
+
+def rest_of(options: argparse.Namespace) -> dict[str, Any]:
+    """Return what follows when each host has proved itself, as arguments of perform: also of a run that is resumed."""
+    from gpuprov.proof.fabric.course import PARTS
+
     together = PARTS if options.fabric or (options.tier in ("weekly", "burnin") and not options.only) else ()
-    recorder = _Recorder(options.record) if options.record else None
-    return perform(options, "verify", check=False, diff=False, together=together, afterwards=recorder)
+    return {"together": together, "afterwards": _Recorder(options.record) if options.record else None}
 
 
 def _check_names(names: Sequence[str]) -> None:
