@@ -16,6 +16,7 @@ from gpuprov.agent.blobs import Blobs, StopAsked
 from gpuprov.agent.follow import follow
 from gpuprov.agent.journal import Journal, JournalFull
 from gpuprov.agent.lock import Lock, Locked, describe, holder
+from gpuprov.agent.modules import PROOFS
 from gpuprov.agent.system import System
 
 TYPE_CHECKING = False
@@ -26,6 +27,24 @@ if TYPE_CHECKING:
 
 #: How long the controller gets to hear why a run could not start, while it may still be sending.
 FAREWELL_S = 5.0
+
+
+#: Modules that look and measure; a plan of these alone leaves nothing half done.
+LOOKING = frozenset(
+    (*PROOFS, "assert", "debug", "fail", "gather_facts", "gpuprov_applied_info", "ping", "set_fact", "setup", "stat")
+)
+
+
+def harmless(plan: dict[str, Any]) -> bool:
+    """Say whether *plan* only looks and measures, so that nothing is half done when it is cut off. Pure."""
+
+    def only_looks(nodes: list[dict[str, Any]]) -> bool:
+        parts = [node.get(part) or [] for node in nodes for part in ("block", "rescue", "always")]
+        tasks = [node for node in nodes if node.get("kind") != "block"]
+        return all(task.get("action") in LOOKING for task in tasks) and all(only_looks(part) for part in parts)
+
+    plays = plan.get("plays") or []
+    return all(only_looks(play.get("nodes") or []) and only_looks(play.get("handlers") or []) for play in plays)
 
 
 def boot_id() -> str:
@@ -176,7 +195,7 @@ class _Launch:
             return
         context = {"home": self.home, "run": self.run, "facts": self._found, "layers": self._layers}
         context.update(source=self._boot["source"], in_use=self._boot["in_use"])
-        self._lock.begin()
+        self._lock.begin(harmless(plan))
         wake = _detach(plan, journal, self._lock, context, done, self._channel)
         follow(self._channel, self.run, after, wake)
 

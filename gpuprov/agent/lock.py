@@ -2,7 +2,8 @@
 
 The file names the run, so that a run which was interrupted (the lock is free, but the file was
 never cleared) is found and told apart from one that is still going. A run that was still waiting
-for its files has changed nothing: once its process is gone, nobody holds the host.
+for its files has changed nothing: once its process is gone, nobody holds the host. Neither does a run that
+only looks and measures, once its processes are gone.
 """
 
 from __future__ import annotations
@@ -57,10 +58,11 @@ class Lock:
             self._wait(fd, owner["run"])
             before = _owner(fd)
             mine = before.get("run") == owner["run"]
-            if before and before.get("begun") and not mine and not force:
-                raise Locked(before, False)
+            if before.get("begun") and not mine and not force:
+                _look_into(before)
             self._fd = fd
-            self._write(dict(owner, pid=os.getpid(), begun=mine and bool(before.get("begun"))))
+            begun, harmless = (mine and bool(before.get(key)) for key in ("begun", "harmless"))
+            self._write(dict(owner, pid=os.getpid(), begun=begun, harmless=harmless))
         except BaseException:
             os.close(fd)
             self._fd = -1
@@ -82,9 +84,12 @@ class Lock:
                 raise Locked(owner, True)
             time.sleep(0.01)
 
-    def begin(self) -> None:
-        """From now on the host changes: only this run, or a person, may give the lock up."""
-        self._write(dict(self._owner, begun=True))
+    def begin(self, harmless: bool = False) -> None:
+        """From now on the host changes: only this run, or a person, may give the lock up.
+
+        harmless: it only looks and measures. Then the lock ends with its processes.
+        """
+        self._write(dict(self._owner, begun=True, harmless=harmless))
 
     def _write(self, owner: dict[str, Any]) -> None:
         # always the same length: whoever reads meanwhile sees the old or the new, never a mixture
@@ -122,6 +127,44 @@ def holder(folder: str) -> tuple[dict[str, Any], bool]:
         return owner if owner.get("begun") else {}, False
     finally:
         os.close(fd)
+
+
+def in_the_way(folder: str) -> tuple[dict[str, Any], bool]:
+    """Return what holder does, but nobody for a run that was interrupted and had changed nothing."""
+    owner, alive = holder(folder)
+    if owner and not alive:
+        try:
+            _look_into(owner)
+        except Locked as held:
+            return held.owner, held.alive
+        return {}, False
+    return owner, alive
+
+
+def _look_into(owner: dict[str, Any]) -> None:
+    """Raise Locked unless the interrupted run of *owner* changes nothing and none of its processes is left.
+
+    A proof is a process of its own, which may measure on for a while when its runner was killed.
+    """
+    goes_on = _proof_goes_on() if owner.get("harmless") else None
+    if goes_on is not False:
+        raise Locked(owner, bool(goes_on))
+
+
+def _proof_goes_on() -> bool | None:
+    """Say whether a proof runs on this host; None when that cannot be told."""
+    for name in os.listdir("/proc"):
+        if name.isdigit() and int(name) != os.getpid():
+            try:
+                with open("/proc/%s/cmdline" % name, "rb") as f:
+                    words = f.read().split(b"\0")
+            except (FileNotFoundError, ProcessLookupError):
+                continue  # it ended meanwhile
+            except OSError:
+                return None
+            if any(one == b"-m" and two.startswith(b"gpuprov.proof") for one, two in zip(words, words[1:])):
+                return True
+    return False
 
 
 def describe(owner: dict[str, Any], alive: bool) -> dict[str, str]:

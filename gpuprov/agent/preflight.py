@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 
-from gpuprov.agent.lock import describe, holder
+from gpuprov.agent.lock import describe, in_the_way
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -19,7 +19,7 @@ TARGETS = ("/etc", "/usr", "/var")
 def preflight(home: str) -> list[dict[str, Any]]:
     """Return faults with "severity": "refuse" or "warn". Has no effect."""
     found: list[dict[str, Any]] = []
-    owner, alive = holder(home)
+    owner, alive = in_the_way(home)
     if owner:
         found.append(dict(describe(owner, alive), severity="refuse", run=owner.get("run", "")))
     space = os.statvfs(home)

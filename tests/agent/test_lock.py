@@ -10,10 +10,12 @@ import tempfile
 import threading
 import time
 import unittest
+from unittest import mock
 
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)))))
 
-from gpuprov.agent.lock import Lock, Locked, describe, holder
+from gpuprov.agent.launch import harmless
+from gpuprov.agent.lock import Lock, Locked, describe, holder, in_the_way
 from tests.support.agent_process import REPO
 
 HOLD = """
@@ -75,6 +77,45 @@ class LockCase(unittest.TestCase):
         self.assertEqual(holder(self.folder)[0]["run"], "r1")
         self.lock("r2", force=True).give_up()
         self.assertEqual(holder(self.folder), ({}, False))
+
+    def test_an_interrupted_proof_holds_nothing_once_its_processes_are_gone(self) -> None:
+        lock = self.lock("r1")
+        lock.begin(harmless=True)
+        self.assertEqual(in_the_way(self.folder)[1], True)  # its runner lives
+        lock.let_go()
+        self.assertEqual(holder(self.folder)[0]["run"], "r1")  # so that the run itself can go on
+        left = subprocess.Popen(["sh", "-c", "sleep 60; :", "python", "-m", "gpuprov.proof", "--json"])
+        self.addCleanup(left.wait)
+        self.addCleanup(left.kill)
+        self.assertEqual((in_the_way(self.folder)[0]["run"], in_the_way(self.folder)[1]), ("r1", True))
+        with self.assertRaises(Locked) as caught:
+            self.lock("r2")
+        self.assertTrue(caught.exception.alive)
+
+    def test_an_interrupted_proof_gives_way_to_the_next(self) -> None:
+        lock = self.lock("r1")
+        lock.begin(harmless=True)
+        lock.let_go()
+        with mock.patch("gpuprov.agent.lock._proof_goes_on", return_value=False):
+            self.assertEqual(in_the_way(self.folder), ({}, False))
+        with mock.patch("gpuprov.agent.lock._proof_goes_on", return_value=None):  # it cannot be told
+            self.assertEqual((in_the_way(self.folder)[0]["run"], in_the_way(self.folder)[1]), ("r1", False))
+        with mock.patch("gpuprov.agent.lock._proof_goes_on", return_value=False):
+            lock = self.lock("r2")
+        lock.begin()  # this one changes things
+        lock.let_go()
+        self.assertEqual(in_the_way(self.folder)[0]["run"], "r2")
+        with self.assertRaises(Locked):
+            self.lock("r3")
+
+    def test_a_plan_is_harmless_when_all_it_does_is_to_look(self) -> None:
+        def plan(*nodes: dict) -> dict:
+            return {"plays": [{"nodes": list(nodes), "handlers": []}]}
+
+        look, change = {"id": "1", "action": "gpuprov_proof"}, {"id": "2", "action": "command"}
+        self.assertTrue(harmless(plan(look, {"kind": "block", "block": [look]})))
+        self.assertFalse(harmless(plan(look, {"kind": "block", "block": [look], "always": [change]})))
+        self.assertFalse(harmless({"plays": [{"nodes": [look], "handlers": [change]}]}))
 
     def test_a_run_that_never_began_holds_nothing(self) -> None:
         self.end(self.other("r1", begun=False))
