@@ -12,7 +12,7 @@ help:
 	@echo "make demo      a rehearsal fleet of 4 hosts: provision, verify, train, report"
 	@echo "make test      the test suite"
 	@echo "make test-all  the suite with its slow parts"
-	@echo "make prove-stack  the real driver and toolkit on a booted host (most of an hour, 8 GB)"
+	@echo "make prove-stack  the real driver and toolkit on a booted host (8 GB; -k test_stack: 8 min, all: longer)"
 	@echo "make bench     gpuprov against its peers (long)"
 	@echo "make lab-down  end the rehearsal fleet"
 	@echo "make clean     remove what make left here"

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 import tempfile
 import unittest
+
+from gpuprov.proof import __main__ as command
 
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 
@@ -73,6 +76,15 @@ class WrongWords(unittest.TestCase):
         done = proof("--out", "/proc/nowhere")
         self.assertEqual(done.returncode, 1)
         self.assertIn("error[out-unwritable]: ", done.stdout)
+
+    def test_what_the_docs_say_to_type_is_allowed(self) -> None:
+        typed = []
+        for name in ("README.md", "docs/proof.md"):
+            with open(os.path.join(ROOT, name), encoding="utf-8") as f:
+                typed += re.findall(r"python -m gpuprov\.proof((?: [a-z0-9-]+)*)(?= *[`#\n])", f.read())
+        self.assertGreater(len(typed), 4)
+        for words in typed:
+            command._parser().parse_args(words.split())  # ends the process when it is not
 
     def test_help_names_the_exit_codes(self) -> None:
         done = proof("--help")
