@@ -12,9 +12,17 @@ from gpuprov.agent.modules import MODULES, arguments, gpuprov_proof
 from gpuprov.agent.modules.base import Call, ModuleError
 from gpuprov.agent.perform import perform
 from gpuprov.agent.system import System
+from gpuprov.proof import __main__ as command
+from gpuprov.proof.parts import TIER_BUDGET_S
 from tests.support.torch_env import torch_python
 
 PACKAGE = os.path.dirname(os.path.dirname(os.path.abspath(gpuprov_proof.__file__ or ""))) + "/.."
+
+
+class Deadlines(unittest.TestCase):
+    def test_the_module_waits_as_long_as_the_proof_itself_does(self) -> None:
+        its = {"": command.DEADLINE_S, **{tier: s * command.PATIENCE[tier] for tier, s in TIER_BUDGET_S.items()}}
+        self.assertEqual(gpuprov_proof.DEADLINE_S, its)
 
 
 class Module(unittest.TestCase):
