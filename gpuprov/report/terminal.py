@@ -18,14 +18,20 @@ if TYPE_CHECKING:
     from gpuprov.results import Check, HostReport, RunReport
 
 
-def recap(report: RunReport, folder: str | None = None, *, ink: Ink | None = None, width: int = 120) -> str:
-    """Return the recap of *report*. folder is where report.html is."""
+#: Up to so many checks that were skipped for one reason are named; of more the number is told.
+NAMED_SKIPS = 4
+
+
+def recap(
+    report: RunReport, folder: str | None = None, *, ink: Ink | None = None, width: int = 120, names: bool = False
+) -> str:
+    """Return the recap of *report*. folder is where report.html is; names: name all checks that were skipped."""
     ink = ink or Ink(False)
     parts = [
         _heading(report, ink, width),
         "\n".join(_totals(report.hosts, ink, width)),
         "\n".join(_slowest(report, ink, width)),
-        "\n".join(_proof(report.hosts, ink, width)),
+        "\n".join(_proof(report.hosts, ink, width, names)),
         "\n".join(_warnings(report, ink, width)),
         "\n".join(_troubles(report.hosts, ink, width)),
         "\n".join(_ending(report, folder, ink)),
@@ -72,7 +78,7 @@ def _slowest(report: RunReport, ink: Ink, width: int) -> Iterator[str]:
         yield f"  {seconds(slow.longest_s):>10}  " + wrapped(f"{slow.name}{where}{median}", width, " " * 14, 14)
 
 
-def _proof(hosts: Iterable[HostReport], ink: Ink, width: int) -> Iterator[str]:
+def _proof(hosts: Iterable[HostReport], ink: Ink, width: int, every_name: bool) -> Iterator[str]:
     """Yield what was checked, checks with the same answers together."""
     proved = [h for h in hosts if h.checks]
     if not proved:
@@ -89,7 +95,10 @@ def _proof(hosts: Iterable[HostReport], ink: Ink, width: int) -> Iterator[str]:
     for (counts, why), names in ordered:
         words = "  ".join(ink(v, f"{v} {n}") for v, n in counts)
         used = 4 + len("  ".join(f"{v} {n}" for v, n in counts))
-        yield f"  {words}  " + wrapped(f"{', '.join(names)}{f': {why}' if why else ''}", width, "    ", used)
+        only_skipped = [verdict for verdict, _ in counts] == ["skip"]
+        many = only_skipped and len(names) > NAMED_SKIPS and not every_name
+        what = f"{len(names)} checks (-v names them)" if many else ", ".join(names)
+        yield f"  {words}  " + wrapped(f"{what}{f': {why}' if why else ''}", width, "    ", used)
     for sentence in dict.fromkeys(str(c.data["proves"]) for c in every if c.data.get("proves")):
         yield ink("dim", "  " + wrapped(sentence, width, "  ", 2))
 

@@ -138,7 +138,8 @@ class PlainView:
         from gpuprov.report.terminal import recap
 
         self._flush()
-        self._write("\n" + recap(report, folder, ink=self._ink, width=width_of(self._stream)).rstrip("\n"))
+        text = recap(report, folder, ink=self._ink, width=width_of(self._stream), names=self._verbosity > 0)
+        self._write("\n" + text.rstrip("\n"))
 
     def _say(self, line: Line) -> None:
         if not self._group:

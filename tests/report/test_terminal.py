@@ -141,6 +141,15 @@ def test_the_worst_check_comes_first() -> None:
     assert shown == ["fail", "warn", "pass"]
 
 
+def test_many_checks_skipped_for_one_reason_are_one_line() -> None:
+    skipped = [Check(f"ecc.{n}", "skip", reason="no NVIDIA GPU on the PCI bus") for n in range(40)]
+    report = run_of(HostReport("h", "ok", checks=(Check("disk", "skip", reason="no RAID"), *skipped), verdict="skip"))
+    lines = recap(report).splitlines()
+    assert "  skip 1  40 checks (-v names them): no NVIDIA GPU on the PCI bus" in lines
+    assert "  skip 1  disk: no RAID" in lines
+    assert "ecc.39" in recap(report, names=True)
+
+
 def test_durations_and_plurals() -> None:
     assert [seconds(s) for s in (0.0004, 0.05, 0.26, 59.9, 61, 3725)] == [
         "0 ms", "50 ms", "0.3 s", "59.9 s", "1 min 1 s", "1 h 2 min",
