@@ -131,7 +131,9 @@ def chosen(parts: Sequence[Part], tier: str, names: Sequence[str] = ()) -> list[
     """
     depth = TIERS.index(tier) if tier else -1
 
-    def named(part: Part) -> bool:
-        return any(part.name == name or part.name.startswith(name + ".") for name in names)
+    return [part for part in parts if TIERS.index(part.tier) <= depth or named(part, names)]
 
-    return [part for part in parts if TIERS.index(part.tier) <= depth or named(part)]
+
+def named(part: Part, names: Sequence[str]) -> bool:
+    """Say whether *part* is one of those that *names* ask for. Pure."""
+    return any(part.name == name or part.name.startswith(name + ".") for name in names)

@@ -15,7 +15,7 @@ import warnings
 
 from gpuprov.proof import registry
 from gpuprov.proof.check import check
-from gpuprov.proof.parts import Context, chosen
+from gpuprov.proof.parts import Context, chosen, named
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -116,11 +116,11 @@ class Job:
 class Report:
     """Sends what one process finds; prefix goes before each line of text.
 
-    Deadlines of parts hold in a tier; what was asked for by name may take as long as the whole run.
+    Deadlines of parts hold in a tier; what was asked for by name (of *names*) may take as long as the whole run.
     """
 
-    def __init__(self, send: Send, device: str = "", prefix: str = "", deadlines: bool = True) -> None:
-        self._deadlines = deadlines
+    def __init__(self, send: Send, device: str = "", prefix: str = "", names: Sequence[str] = ()) -> None:
+        self._names = names
         self._send = send
         self._device = device
         self._prefix = prefix
@@ -136,7 +136,7 @@ class Report:
         self._part = part
         self._since = time.monotonic()
         text = f"{part.name} on {self._device}" if self._device else part.name
-        deadline_s = part.deadline_s if self._deadlines else None
+        deadline_s = None if named(part, self._names) else part.deadline_s
         self._send({"kind": "stage", "text": text, "device": self._device, "deadline_s": deadline_s})
         self._send({"kind": "begin", "part": part.name, "device": self._device})
 
@@ -169,7 +169,7 @@ def work(job: Job, key: str, send: Send) -> None:
 
 
 def _host(job: Job, rest: str, send: Send) -> None:  # noqa: ARG001
-    report = Report(send, deadlines=bool(job.tier))
+    report = Report(send, names=job.tests)
     context = job.context()
     run_parts([part for part in job.parts() if part.where == "host"], context, report)
 
@@ -266,7 +266,7 @@ def _device(job: Job, rest: str, send: Send) -> None:
     index, devices, names = rest.split("/")
     context = job.context(device=devices.split(",")[int(index)], devices=devices.split(","))
     prefix = context.device + ": " if len(context.devices) > 1 else ""
-    _run_named("device", names, context, Report(send, context.device, prefix, bool(job.tier)))
+    _run_named("device", names, context, Report(send, context.device, prefix, job.tests))
 
 
 def _rank(job: Job, rest: str, send: Send) -> None:
@@ -276,7 +276,7 @@ def _rank(job: Job, rest: str, send: Send) -> None:
     # One rendezvous per part, which all its ranks make the same name of.
     meeting = "file://" + os.path.join(job.scratch, "meeting-" + names)
     context = job.context(device=there[int(rank)], devices=there, rank=int(rank), world=len(there), rendezvous=meeting)
-    _run_named("group", names, context, Report(send, context.device, f"rank {rank}: ", bool(job.tier)))
+    _run_named("group", names, context, Report(send, context.device, f"rank {rank}: ", job.tests))
 
 
 def _run_named(where: str, names: str, context: Context, report: Report) -> None:

@@ -50,10 +50,12 @@ def broken(context: Context, report: worker.Report) -> None:
 
 
 class Case(unittest.TestCase):
-    def run_parts(self, parts: list, deadline_s: float = 30.0, tier: str = "quick", **job: object) -> Kept:
+    def run_parts(
+        self, parts: list, deadline_s: float = 30.0, tier: str = "quick", tests: tuple = (), **job: object
+    ) -> Kept:
         with mock.patch.object(registry, "parts", return_value=parts), tempfile.TemporaryDirectory() as folder:
             output = Kept()
-            engine.Engine(worker.Job((), folder, folder, 7, tier=tier, **job), output, deadline_s).run()
+            engine.Engine(worker.Job(tests, folder, folder, 7, tier=tier, **job), output, deadline_s).run()
         return output
 
 
@@ -81,6 +83,14 @@ class EngineTest(Case):
         parts = [Part("one", "quick", "host", good("one"), reads="/proc/one")]
         found = self.run_parts(parts).checks()["one"]
         self.assertEqual((found["tier"], found["reads"], found["simulated"]), ("quick", "/proc/one", False))
+
+    def test_a_part_that_is_named_beside_a_tier_has_the_time_of_the_run(self) -> None:
+        def slow(context: Context, report: worker.Report) -> None:
+            time.sleep(0.6)
+            report.check(check("slow", "pass", "well"))
+
+        found = self.run_parts([Part("slow", "nightly", "host", slow, deadline_s=0.3)], tests=("slow",)).checks()
+        self.assertEqual(list(found), ["slow"])
 
     def test_without_torch_a_tier_says_so_of_each_part_that_needs_it(self) -> None:
         missing = {"kind": "error", "code": "torch-missing", "message": "torch is not here", "hint": "install it"}
