@@ -180,7 +180,7 @@ def test_only_what_depends_on_results_waits_for_the_host() -> None:
         "Ask Python in the virtual environment",
         "The virtual environment has the environment",
         "GPUs answer through the driver",  # the driver role may have rebooted, and the bus is looked at anew
-        "Training proves it",
+        "Checks and training prove it",
     }
 
 

@@ -140,6 +140,13 @@ def test_how_many_gpus_are_expected(expected: int | None, gpus: list[Any], found
     assert renderer.render(dict(task.args)).get("expect_gpus") == found
 
 
+def test_apply_looks_as_deep_as_the_quick_tier_and_trains() -> None:
+    (task,) = [n for n in flat(site().nodes) if isinstance(n, Task) and n.action == "gpuprov_proof"]
+    assert (task.args["tier"], task.args["tests"]) == ("quick", ["linear", "mlp"])
+    assert task.args["expect"] == "{{ gpuprov_verify_expect }}"
+    assert task.args["deadline_s"] >= 300  # four hosts that share two cores train for more than a minute
+
+
 def test_the_lab_has_four_hosts_fed_by_the_controller() -> None:
     problems: list[Problem] = []
     inventory = load_inventory(str(ROOT / "inventory/lab.yaml"), problems)
