@@ -64,7 +64,7 @@ def _compared(report: RunReport, history: History | None) -> Judged:
     known = judge.Known()
     if history is not None:
         strikes = frozenset((host.host, *strike) for host in report.hosts for strike in history.strikes(host.host))
-        known = judge.Known(history.past, strikes, _notes(history))
+        known = judge.Known(history.past, history.first, strikes, _notes(history))
     return judge.judge(report.hosts, load(), known, host_verdict)
 
 

@@ -19,8 +19,12 @@ if TYPE_CHECKING:
 NEIGHBOUR_FAIL, NEIGHBOUR_WARN = 0.10, 0.05
 #: Fleet: at least so far below the centre, on the median and on the p10, or so many robust sigmas.
 FLEET_MEDIAN, FLEET_P10, SIGMAS = 0.05, 0.07, 4.0
+#: So far below the fleet's centre no other comparison has to agree: a slow host has slow neighbours, a new one no past.
+FLEET_ALONE, SIGMAS_ALONE = 0.08, 6.0
 #: So many other GPUs of the same model and software make a fleet.
 FLEET_LEAST = 4
+#: In a fleet of so many GPUs at most, those of the own host are no part of the middle.
+FLEET_SMALL = 128
 #: SuperBench's criterion: a similarity of distributions below this.
 SIMILARITY = 0.95
 #: Own past: there is no spread between GPUs in it.
@@ -50,12 +54,16 @@ class Measured:
 
 @dataclass(frozen=True, slots=True)
 class Opinion:
-    """What one comparison says. against is None when there was nothing to compare with, and why says so."""
+    """What one comparison says. against is None when there was nothing to compare with, and why says so.
+
+    alone: a fail that no other comparison has to agree with.
+    """
 
     source: str
     verdict: str
     against: float | None
     why: str
+    alone: bool = False
 
 
 def by_floor(one: Measured, floor: Floor | None, why: str) -> Opinion:
@@ -63,7 +71,7 @@ def by_floor(one: Measured, floor: Floor | None, why: str) -> Opinion:
     if floor is None:
         return Opinion("floor", "pass", None, why)
     verdict = "fail" if one.median < floor.fail else "warn" if one.median < floor.warn else "pass"
-    return Opinion("floor", verdict, floor.fail, f"{one.median / floor.peak:.0%} of the model's peak")
+    return Opinion("floor", verdict, floor.fail, f"{one.median / floor.peak:.0%} of the model's peak", True)
 
 
 def by_neighbours(one: Measured, others: Sequence[float]) -> Opinion:
@@ -92,7 +100,7 @@ class Crowd:
 
 
 def crowd(members: Sequence[Measured]) -> Crowd:
-    """Return the middle of *members*, at least one. Each of them is compared with it, its own value in it."""
+    """Return the middle of *members*, at least one. The value that is compared with it may be in it."""
     medians = [one.value(one.median) for one in members]
     p10s = [one.value(one.p10) for one in members]
     centre, centre_p10 = statistics.median(medians), statistics.median(p10s)
@@ -119,24 +127,30 @@ def by_fleet(one: Measured, others: Crowd | None) -> Opinion:
     alike = similarity(turned(one), others.samples)
     why = _apart(1 - one.value(one.median) / centre if centre else 0.0) + f", distribution {alike:.2f} alike"
     if low or low_p10:
-        return Opinion("fleet", "fail", one.value(centre), why + ("" if low else "; its slowest tenth is"))
+        alone = one.value(one.median) < centre - max(FLEET_ALONE * centre, SIGMAS_ALONE * others.sigma)
+        return Opinion("fleet", "fail", one.value(centre), why + ("" if low else "; its slowest tenth is"), alone)
     return Opinion("fleet", "warn" if alike < SIMILARITY else "pass", one.value(centre), why)
 
 
-def by_past(one: Measured, past: Sequence[float]) -> Opinion:
-    """Compare with the good values of the same GPU under the same software."""
-    if not past:
+def by_past(one: Measured, newest: Sequence[float], oldest: Sequence[float] = ()) -> Opinion:
+    """Compare with the good values of the same GPU under the same software: the newest, or the oldest when better.
+
+    What gets slower by little each night is like its newest values.
+    """
+    centres = [statistics.median(map(one.value, numbers)) for numbers in (newest, oldest) if numbers]
+    if not centres:
         return Opinion("past", "pass", None, "no earlier value of this GPU with this software")
-    centre = statistics.median(one.value(number) for number in past)
+    centre = max(centres)
     below = 1 - one.value(one.median) / centre if centre else 0.0
     verdict = "fail" if below > PAST_FAIL else "warn" if below > PAST_WARN else "pass"
-    return Opinion("past", verdict, one.value(centre), _apart(below))
+    slowly = " its first values" if len(centres) > 1 and centres[1] > centres[0] else ""
+    return Opinion("past", verdict, one.value(centre), _apart(below) + slowly)
 
 
 def verdict_of(opinions: Sequence[Opinion]) -> str:
-    """Return the verdict of all comparisons: a floor counts alone, of the others two have to agree on a fail."""
-    fails = [one.source for one in opinions if one.verdict == "fail"]
-    if "floor" in fails or len(fails) > 1:
+    """Return the verdict of all comparisons: two have to agree on a fail, unless one counts alone."""
+    fails = [one for one in opinions if one.verdict == "fail"]
+    if len(fails) > 1 or any(one.alone for one in fails):
         return "fail"
     return "warn" if any(one.verdict != "pass" for one in opinions) else "pass"
 

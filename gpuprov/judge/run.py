@@ -30,10 +30,11 @@ Key = tuple[str, str, str]
 class Known:
     """What was known before the run.
 
-    acknowledged: who, with device "" for all of them, -> a note.
+    past are the newest good values, first the oldest. acknowledged: who, with device "" for all of them, -> a note.
     """
 
     past: Past = field(default=lambda *_: ())
+    first: Past = field(default=lambda *_: ())
     strikes: frozenset[Key] = frozenset()
     acknowledged: Mapping[Key, str] = field(default_factory=dict)
 
@@ -142,10 +143,18 @@ class _Others:
                 groups.setdefault((one.metric, *one.group), []).append(one)
                 beside = self._hosts.setdefault((one.host, one.metric, *one.group), [])
                 beside.append((one.device, one.value(one.median)))
-        self._crowds = {key: compare.crowd(members) for key, members in groups.items()}
+        self._crowds: dict[tuple[str, ...], compare.Crowd] = {}
+        for key, members in groups.items():
+            self._crowds[key] = compare.crowd(members)
+            for host in {one.host for one in members} if len(members) <= compare.FLEET_SMALL else ():
+                elsewhere = [one for one in members if one.host != host]
+                if len(elsewhere) > compare.FLEET_LEAST:
+                    self._crowds[(host, *key)] = compare.crowd(elsewhere)
 
     def like(self, one: Measured) -> compare.Crowd | None:
-        return self._crowds.get((one.metric, *one.group))
+        """Return the fleet beside *one*: a small one without its host, whose fault would be the spread."""
+        key = (one.metric, *one.group)
+        return self._crowds.get((one.host, *key)) or self._crowds.get(key)
 
     def on_its_host(self, one: Measured) -> list[float]:
         beside = self._hosts.get((one.host, one.metric, *one.group), ())
@@ -155,11 +164,12 @@ class _Others:
 def _compared(check: Check, one: Measured, others: _Others, specs: Specs, known: Known) -> tuple[Check, bool]:
     """Return the check with the four numbers beside it, and whether it is bad."""
     floor, why = specs.floor(specs.model(one.group[0]), one.metric)
+    which = one.uuid, one.metric, software(one)
     opinions = (
         compare.by_floor(one, floor, why),
         compare.by_neighbours(one, others.on_its_host(one)),
         compare.by_fleet(one, others.like(one)),
-        compare.by_past(one, known.past(one.uuid, one.metric, software(one)) if one.uuid else ()),
+        compare.by_past(one, *(of(*which) if one.uuid else () for of in (known.past, known.first))),
     )
     verdict = compare.verdict_of(opinions)
     judged = replace(check, data={**check.data, "judged": {o.source: _number(o) for o in opinions}})

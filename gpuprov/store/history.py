@@ -130,8 +130,15 @@ class History:
 
     def past(self, uuid: str, metric: str, software: str, simulated: bool = False) -> list[float]:
         """Return the last good values of one GPU, the newest first."""
+        return self._values(uuid, metric, software, simulated, "DESC")
+
+    def first(self, uuid: str, metric: str, software: str, simulated: bool = False) -> list[float]:
+        """Return the first good values of one GPU, the oldest first."""
+        return self._values(uuid, metric, software, simulated, "ASC")
+
+    def _values(self, uuid: str, metric: str, software: str, simulated: bool, order: str) -> list[float]:
         text = "SELECT value FROM measurements WHERE uuid=? AND metric=? AND software=? AND simulated=?"
-        text += " ORDER BY time DESC LIMIT ?"
+        text += f" ORDER BY time {order} LIMIT ?"
         with self._reading():
             return [row[0] for row in self._db.execute(text, (uuid, metric, software, simulated, PAST_VALUES))]
 
