@@ -40,6 +40,7 @@ MODULES: tuple[str, ...] = (
     "gpuprov.proof.training.batchnorm",
     "gpuprov.proof.training.gpt",
     "gpuprov.proof.training.finetune",
+    "gpuprov.proof.training.compiled",
     "gpuprov.proof.training.ddp",
     "gpuprov.proof.bench.gemm",
     "gpuprov.proof.bench.hbm",

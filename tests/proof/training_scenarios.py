@@ -7,7 +7,9 @@ Prints one JSON object. Started by test_training_*.py.
 
 from __future__ import annotations
 
+import contextlib
 import importlib
+import io
 import json
 import os
 import sys
@@ -19,7 +21,21 @@ from unittest import mock
 import torch
 
 from gpuprov.proof.parts import Context
-from gpuprov.proof.training import batchnorm, ddp, ddp_train, finetune, gpt, gpt_train, lora, norm, reference, stream
+from gpuprov.proof.training import (
+    batchnorm,
+    compile_child,
+    compiled,
+    ddp,
+    ddp_train,
+    finetune,
+    gpt,
+    gpt_train,
+    lora,
+    norm,
+    private,
+    reference,
+    stream,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -257,6 +273,41 @@ def finetune_all() -> dict[str, Any]:
         found["blind"] = of(finetune.tune, CPU, kind="lora").bad()
     with mock.patch.object(torch.cuda, "memory_reserved", return_value=1 << 10):
         found["exhausted"] = of(finetune.tune, CPU, kind="full", tamper=full).checks
+    return found
+
+
+def compile_wrong() -> dict[str, Any]:
+    """Return what is accused of backends that compile nothing, compute one number or one gradient wrongly."""
+
+    def eager(graph: Any, inputs: Any) -> Any:
+        return graph.forward
+
+    def number(graph: Any, inputs: Any) -> Any:
+        def run(*values: Any) -> Any:
+            first, *others = graph(*values)
+            first = first.clone()
+            first[3, 5, 7] += 1e-4
+            return (first, *others)
+
+        return run
+
+    def gradient(graph: Any, inputs: Any) -> Any:
+        def run(*values: Any) -> Any:
+            first, *others = graph(*values)
+            if first.requires_grad:
+                first.register_hook(lambda its: its * 1.001)
+            return (first, *others)
+
+        return run
+
+    found = {}
+    with tempfile.TemporaryDirectory() as folder, mock.patch.dict(os.environ, TORCHINDUCTOR_CACHE_DIR=folder):
+        for backend in (eager, number, gradient):
+            with contextlib.redirect_stdout(io.StringIO()):
+                said = compile_child.compare("cpu", compiled.TINY, 7, backend)
+            end = private.End({"complete": True, **said}, "", 0, False, "")
+            checks = compiled.judged("cpu.compile", "cpu", end)
+            found[backend.__name__] = [check["name"] for check in checks if check["verdict"] != "pass"]
     return found
 
 

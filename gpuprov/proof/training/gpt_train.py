@@ -167,7 +167,7 @@ def train(
     hashed: note the bits of each step. model: instead of a new one (a compiled one).
     """
     batches = batches or Batches(size, device, seed)
-    model = model or Gpt(size, device, seed)
+    model = Gpt(size, device, seed) if model is None else model
     parameters = [p for p in model.parameters() if p.requires_grad]
     optimiser = adamw(parameters, size.rate, device)
     trace, losses, norms, sums = Trace(), [], [], []
