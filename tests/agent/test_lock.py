@@ -84,7 +84,7 @@ class LockCase(unittest.TestCase):
         self.assertEqual(in_the_way(self.folder)[1], True)  # its runner lives
         lock.let_go()
         self.assertEqual(holder(self.folder)[0]["run"], "r1")  # so that the run itself can go on
-        left = subprocess.Popen(["sh", "-c", "sleep 60; :", "python", "-m", "gpuprov.proof", "--json"])
+        left = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)", "-m", "gpuprov.proof"])
         self.addCleanup(left.wait)
         self.addCleanup(left.kill)
         self.assertEqual((in_the_way(self.folder)[0]["run"], in_the_way(self.folder)[1]), ("r1", True))
