@@ -106,11 +106,12 @@ class Lab:
             write_client_files(self.layout, wanted + more)
             failed = ask(self.layout, self._request(wanted, options, lab["own_users"]), timeout_s)
         if failed:
-            reasons = "; ".join(f"{name}: {reason}" for name, reason in sorted(failed.items())[:3])
-            raise LabError(
-                f"{len(failed)} of {hosts} lab hosts could not be had: {reasons}",
-                hint=f"{self.layout.host(min(failed), 'log')} has what its sshd said",
-            )
+            raise self._could_not_be_had(failed, hosts)
+
+    def _could_not_be_had(self, failed: Mapping[str, str], hosts: int) -> LabError:
+        reasons = "; ".join(f"{name}: {reason}" for name, reason in sorted(failed.items())[:3])
+        text = f"{len(failed)} of {hosts} lab hosts could not be had: {reasons}"
+        return LabError(text, hint=f"{self.layout.host(min(failed), 'log')} has what its sshd said")
 
     def down(self) -> None:
         """End every host and remove every file of the lab; nothing to do is fine. Raises LabError."""

@@ -94,6 +94,8 @@ class Judged(unittest.TestCase):
         ):
             (check,) = compiled.judged("compile", "cuda:0", one)
             self.assertEqual(check["verdict"], verdict, check)
+        (check,) = compiled.judged("cpu.compile", "cpu", end(late=True))
+        self.assertEqual(check["verdict"], "unknown", "a busy processor is no fault")
 
 
 class Lacking(unittest.TestCase):

@@ -109,14 +109,7 @@ def judged(device: str, found: Result, network: Norm, losses: Sequence[float], t
     step = next((i + 1 for i, error in enumerate(errors) if not error <= STEP_BOUND), 0)
     xs, _ = task.batch(0)
     later = network.later(xs)
-    training = _in_training(network, xs)
-    running = largest(
-        [
-            abs(a - b) / (abs(b) + 0.1)
-            for a, b in zip([*found.mean, *found.variance], [*network.mean, *network.variance])
-        ]
-    )
-    modes = max(distance(found.later, later), distance(found.training, training))
+    modes = max(distance(found.later, later), distance(found.training, _in_training(network, xs)))
     return [
         within(
             "batchnorm.step-losses",
@@ -138,7 +131,7 @@ def judged(device: str, found: Result, network: Norm, losses: Sequence[float], t
         ),
         within(
             "batchnorm.running",
-            running if found.counted == len(losses) else float("nan"),
+            _running_error(found, network) if found.counted == len(losses) else float("nan"),
             RUNNING_BOUND,
             f"running mean and variance of {HIDDEN} units after {found.counted} batches agree with float64",
             f"running mean or variance after {found.counted} of {len(losses)} batches differ from float64",
@@ -153,8 +146,13 @@ def judged(device: str, found: Result, network: Norm, losses: Sequence[float], t
             "predictions in training or later differ from float64",
             device=device,
         ),
-        _differ(device, distance(found.later, found.training), distance(later, training)),
+        _differ(device, distance(found.later, found.training), distance(later, _in_training(network, xs))),
     ]
+
+
+def _running_error(found: Result, network: Norm) -> float:
+    pairs = zip([*found.mean, *found.variance], [*network.mean, *network.variance])
+    return largest([abs(a - b) / (abs(b) + 0.1) for a, b in pairs])
 
 
 def _differ(device: str, found: float, wanted: float) -> Message:

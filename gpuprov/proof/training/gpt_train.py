@@ -171,16 +171,9 @@ def train(
     parameters = [p for p in model.parameters() if p.requires_grad]
     optimiser = adamw(parameters, size.rate, device)
     trace, losses, norms, sums = Trace(), [], [], []
-    asked = since = 0.0
+    watch = _Watch(device, trace.seconds)
     for step, tokens in enumerate(batches):
-        if step == WARM_UP:
-            asked = _asked(device)
-        if step >= WARM_UP and (step - WARM_UP) % TIMED_STEPS == 0:
-            on.wait(device)
-            now = time.perf_counter()
-            if step > WARM_UP:
-                trace.seconds.append((now - since) / TIMED_STEPS)
-            since = now
+        watch.before(step)
         for group in optimiser.param_groups:
             group["lr"] = size.rate * min(1.0, (step + 1) / WARM_UP)
         optimiser.zero_grad(set_to_none=True)
@@ -196,7 +189,7 @@ def train(
         if hashed:
             sums[-1] = torch.stack([sums[-1], bit_sum(list(model.parameters()))])
     on.wait(device)
-    trace.allocated = int(_asked(device) - asked) if on.on_gpu(device) and size.steps > WARM_UP else None
+    trace.allocated = int(_asked(device) - watch.asked) if on.on_gpu(device) and size.steps > WARM_UP else None
     trace.peak = int(torch.cuda.max_memory_allocated(device)) if on.on_gpu(device) else 0
     trace.held = held(model, optimiser)
     trace.losses, trace.norms = torch.stack(losses).tolist(), torch.stack(norms).tolist()
@@ -206,6 +199,24 @@ def train(
         trace.steps = [(bit, *two) for bit, two in zip(bits, torch.stack(sums).tolist())]
         trace.state = state_sum(model, optimiser)
     return trace
+
+
+class _Watch:
+    """Time every few steps after the warm-up into *seconds* (per step), and note what was allocated until then."""
+
+    def __init__(self, device: str, seconds: list[float]) -> None:
+        self.device, self.seconds = device, seconds
+        self.asked = self._since = 0.0
+
+    def before(self, step: int) -> None:
+        if step == WARM_UP:
+            self.asked = _asked(self.device)
+        if step >= WARM_UP and (step - WARM_UP) % TIMED_STEPS == 0:
+            on.wait(self.device)
+            now = time.perf_counter()
+            if step > WARM_UP:
+                self.seconds.append((now - self._since) / TIMED_STEPS)
+            self._since = now
 
 
 def adamw(parameters: Any, rate: float, device: str) -> Any:
