@@ -84,9 +84,13 @@ class LockCase(unittest.TestCase):
         self.assertEqual(in_the_way(self.folder)[1], True)  # its runner lives
         lock.let_go()
         self.assertEqual(holder(self.folder)[0]["run"], "r1")  # so that the run itself can go on
-        left = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)", "-m", "gpuprov.proof"])
+        script = "import time; print('up', flush=True); time.sleep(60)"
+        argv = [sys.executable, "-c", script, "-m", "gpuprov.proof"]
+        left = subprocess.Popen(argv, stdout=subprocess.PIPE)
+        self.addCleanup(left.stdout.close)
         self.addCleanup(left.wait)
         self.addCleanup(left.kill)
+        self.assertEqual(left.stdout.readline(), b"up\n")
         self.assertEqual((in_the_way(self.folder)[0]["run"], in_the_way(self.folder)[1]), ("r1", True))
         with self.assertRaises(Locked) as caught:
             self.lock("r2")
