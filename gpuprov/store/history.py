@@ -27,12 +27,14 @@ if TYPE_CHECKING:
 SCHEMA = 1
 #: How many earlier values of one GPU and metric are compared with.
 PAST_VALUES = 10
+#: How long values are kept, seconds: 200 days.
+KEEP_S = 200 * 86400.0
 #: How long a run waits for another one that is writing, seconds.
 WAIT_S = 30.0
 _TABLES = """
 CREATE TABLE measurements (run TEXT, time REAL, host TEXT, uuid TEXT, metric TEXT, software TEXT, value REAL,
   simulated INTEGER);
-CREATE INDEX measurements_of ON measurements (uuid, metric, software, simulated, time);
+CREATE INDEX measurements_of ON measurements (uuid, metric, software, simulated, time, value);
 CREATE TABLE strikes (host TEXT, name TEXT, device TEXT, run TEXT, time REAL, PRIMARY KEY (host, name, device));
 CREATE TABLE acknowledgements (host TEXT, name TEXT, device TEXT, owner TEXT, reason TEXT, until TEXT, made REAL,
   PRIMARY KEY (host, name, device));
@@ -165,6 +167,10 @@ class History:
             self._db.executemany("INSERT OR REPLACE INTO strikes VALUES (?,?,?,?,?)", strikes)
             rows = [(run, time, v.host, v.uuid, v.metric, v.software, v.value, v.simulated) for v in values]
             self._db.executemany("INSERT INTO measurements VALUES (?,?,?,?,?,?,?,?)", rows)
+            # rows lie in the order of time: the first one says whether any is too old
+            (oldest,) = self._db.execute("SELECT time FROM measurements ORDER BY rowid LIMIT 1").fetchone() or (time,)
+            if oldest < time - KEEP_S:
+                self._db.execute("DELETE FROM measurements WHERE time < ?", (time - KEEP_S,))
 
     def acknowledge(self, one: Acknowledgement, time: float) -> None:
         """Keep an acknowledgement; it replaces an earlier one of the same thing."""

@@ -25,6 +25,16 @@ def test_values_come_back_by_gpu_metric_and_software_and_never_mixed_with_simula
     assert kept.past("GPU-2", "h2d", "s") == kept.past("GPU-1", "h2d", "t") == []
 
 
+def test_values_are_kept_for_200_days(tmp_path: Path) -> None:
+    kept = History(str(tmp_path / "h.sqlite"))
+    day = 86400.0
+    for when in (0.0, 100.0, 199.0, 201.0):
+        kept.record(f"r{when}", when * day, [Value("a", "GPU-1", "h2d", "s", when)], [], [])
+    assert kept.past("GPU-1", "h2d", "s") == [201.0, 199.0, 100.0]
+    kept.record("later", 500 * day, [], [], [])
+    assert kept.past("GPU-1", "h2d", "s") == []
+
+
 def test_a_strike_goes_when_the_check_was_judged_and_is_well(tmp_path: Path) -> None:
     kept = History(str(tmp_path / "h.sqlite"))
     one, other = ("a", "h2d", "cuda:0"), ("a", "d2h", "cuda:0")
