@@ -15,13 +15,11 @@ from gpuprov.errors import GpuprovError
 from gpuprov.results import RunReport
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    import argparse
+    from collections.abc import Callable, Mapping, Sequence
 
     from gpuprov.fleet.options import RunOptions
     from gpuprov.results import HostReport
-
-if TYPE_CHECKING:
-    import argparse
 
 
 def register(parser: argparse.ArgumentParser) -> None:
@@ -51,6 +49,7 @@ def perform(
     together: parts of the proof over several hosts (fleet/fabric.py) that follow when each host has ended.
     afterwards gets the run's folder before the report is shown, and whom to tell what it could not do.
     """
+    from gpuprov.cli.again import Again
     from gpuprov.cli.prepare import Voice, prepare
     from gpuprov.store.names import new_run_id
     from gpuprov.store.runs import RunFolder
@@ -68,13 +67,14 @@ def perform(
     _say_what(view, options, command, ready, name)
     try:
         more = {"load_busy": getattr(options, "load_busy", False)}
-        run_options = _run_options(options, name, check, diff, resume is not None)
-        report.hosts = _run(ready, view, folder, run_options, together, more)
+        how = run_options(options, name, check=check, diff=diff, resume=resume is not None)
+        report.hosts = run_fleet(ready, view, folder, how, together, more)
     except GpuprovError:
         folder.write_run({**_document(report), "state": "stopped"})
         raise
     if not check:
-        report.hosts = judged(report, getattr(options, "history", None), voice.warn)
+        again = Again(options, folder, voice) if command == "verify" else None
+        report.hosts = judged(report, getattr(options, "history", None), voice.warn, again)
     if afterwards is not None:
         afterwards(folder, voice.warn)
     report.duration_s = time.time() - report.started_at
@@ -106,7 +106,8 @@ def _say_what(view: Any, options: argparse.Namespace, command: str, ready: Any, 
         view.message(text)
 
 
-def _run_options(options: argparse.Namespace, name: str, check: bool, diff: bool, resume: bool) -> RunOptions:
+def run_options(options: argparse.Namespace, name: str, *, check: bool, diff: bool, resume: bool) -> RunOptions:
+    """Return what the command line says of how run *name* is done."""
     from gpuprov.fleet.options import RunOptions
 
     return RunOptions(
@@ -124,18 +125,24 @@ def _run_options(options: argparse.Namespace, name: str, check: bool, diff: bool
     )
 
 
-def _run(
-    ready: Any, view: Any, folder: Any, run_options: RunOptions, together: Sequence[str], more: dict[str, Any]
+def run_fleet(
+    ready: Any,
+    view: Any,
+    folder: Any,
+    how: RunOptions,
+    together: Sequence[str] = (),
+    more: Mapping[str, Any] | None = None,
 ) -> tuple[HostReport, ...]:
+    """Run over the hosts that are ready, then what runs on them together; return their reports."""
     from gpuprov.fleet.run import Fleet
 
     try:
-        reports = Fleet(ready.compiler, ready.ways, view, folder, run_options).run(ready.hosts)
+        reports = Fleet(ready.compiler, ready.ways, view, folder, how).run(ready.hosts)
         if together:
             from gpuprov.fleet.fabric import prove
 
             settings = ready.compiler.settings
-            return prove(ready.hosts, reports, settings, ready.ways, view, folder, run_options, together, more=more)
+            return prove(ready.hosts, reports, settings, ready.ways, view, folder, how, together, more=more)
         return reports
     finally:
         ready.ways.close()

@@ -11,7 +11,7 @@ from gpuprov.judge.compare import Measured, Opinion
 from gpuprov.wire.outcome import VERDICTS
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
     from gpuprov.judge.specs import Specs
     from gpuprov.results import Check, HostReport
@@ -31,22 +31,25 @@ class Known:
     """What was known before the run.
 
     past are the newest good values, first the oldest. acknowledged: who, with device "" for all of them, -> a note.
+    again, of suspects that were run again at once: whether they are it still.
     """
 
     past: Past = field(default=lambda *_: ())
     first: Past = field(default=lambda *_: ())
     strikes: frozenset[Key] = frozenset()
     acknowledged: Mapping[Key, str] = field(default_factory=dict)
+    again: Mapping[Key, bool] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
 class Judged:
-    """The reports, worsened; which checks were judged and which are bad; the good values."""
+    """The reports, worsened; which checks were judged, which are bad, whose bits are suspect; the good values."""
 
     reports: tuple[HostReport, ...]
     judged: frozenset[Key]
     bad: frozenset[Key]
     good: tuple[Measured, ...]
+    suspects: frozenset[Key] = frozenset()
 
 
 def judge(reports: Sequence[HostReport], specs: Specs, known: Known, verdict: Verdict) -> Judged:
@@ -70,10 +73,28 @@ def judge(reports: Sequence[HostReport], specs: Specs, known: Known, verdict: Ve
                     good.append(measured[key])
             if key in suspects:
                 bad.add(key)
-                judged = _struck(judged, suspects[key], key in known.strikes, "isolate")
+                judged = _suspected(judged, suspects[key], key, known)
             checks.append(_acknowledged(report.host, judged, known))
         found.append(_report(report, tuple(checks), verdict))
-    return Judged(tuple(found), frozenset(measured) | voters, frozenset(bad), tuple(good))
+    return Judged(tuple(found), frozenset(measured) | voters, frozenset(bad), tuple(good), frozenset(suspects))
+
+
+def confirmed(reports: Sequence[HostReport], again: Sequence[HostReport], suspects: Iterable[Key]) -> dict[Key, bool]:
+    """Return, of each of the *suspects* of *reports* that was run *again*, whether it is suspect still.
+
+    Its new bits are compared with those that the others had. Who could not be run again is not in it.
+    """
+    new = {(report.host, check.name, check.device): check for report in again for check in report.checks}
+    new = {key: new[key] for key in suspects if key in new}
+    mixed = [
+        replace(
+            report, checks=tuple(new.get((report.host, check.name, check.device), check) for check in report.checks)
+        )
+        for report in reports
+    ]
+    still, voters = _voted(mixed)
+    failed = {key for key, check in new.items() if check.verdict == "fail"}
+    return {key: key in still or key in failed for key in new if key in voters or key in failed}
 
 
 def _measured(report: HostReport) -> list[Measured]:
@@ -205,6 +226,15 @@ def _struck(check: Check, reason: str, struck: bool, action: str) -> Check:
     if struck:
         return _worse(check, "fail", f"{reason}; as in the run before", action)
     return _worse(check, "warn", f"{reason}; first strike, the next run decides", "monitor")
+
+
+def _suspected(check: Check, why: str, key: Key, known: Known) -> Check:
+    """Return the check of a suspect: what was the same when it was run again fails in this run already."""
+    if known.again.get(key):
+        return _worse(check, "fail", f"{why}; the same when it was run again at once", "isolate")
+    if key in known.again:
+        why = f"{why}; not so when it was run again at once"
+    return _struck(check, why, key in known.strikes, "isolate")
 
 
 def _worse(check: Check, verdict: str, reason: str, action: str) -> Check:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import os
 import sqlite3
 from typing import TYPE_CHECKING, Any
@@ -9,8 +10,11 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from gpuprov.cli import verify
+from gpuprov.cli.again import Again, parts_of
 from gpuprov.cli.judging import judged
-from gpuprov.results import Check, HostReport, RunReport
+from gpuprov.cli.prepare import Voice
+from gpuprov.errors import UsageError
+from gpuprov.results import Check, HostReport, RunReport, TaskResult
 from gpuprov.store import history
 
 if TYPE_CHECKING:
@@ -84,3 +88,49 @@ def test_a_record_that_cannot_be_written_is_said(tmp_path: Path) -> None:
     warnings: list[str] = []
     recorder(Folder(), warnings.append)
     assert warnings == [f"--record: {tmp_path / 'readings' / 'gpu01.json'} was not written: Is a directory"]
+
+
+def test_what_is_suspect_is_run_again_once_by_its_part(tmp_path: Path) -> None:
+    asked: list[list[str]] = []
+
+    class Fake(Again):
+        def _run(self, hosts: list[str], parts: list[str]) -> tuple[HostReport, ...]:
+            asked.append([*hosts, *parts])
+            return (fleet[2],)
+
+    versions = {"devices": [{"index": 0, "name": "NVIDIA H100 80GB HBM3", "uuid": "GPU-1"}]}
+    task = TaskResult("t1", "Proof", "gpuprov_proof", "ok", result={"versions": versions})
+    fleet = [
+        HostReport(
+            f"gpu{i}",
+            "ok",
+            verdict="pass",
+            tasks=(task,),
+            checks=(Check("gpt.deterministic", "pass", device="cuda:0", data={"bits": str(i == 2), "bits_of": "x"}),),
+        )
+        for i in range(4)
+    ]
+    run = RunReport("r1", "verify", "i", "p", tuple(fleet), started_at=0.0, duration_s=0.0)
+    found = judged(run, str(tmp_path / "h.sqlite"), lambda text: None, Fake(argparse.Namespace(), None, None))
+    assert asked == [["gpu2", "gpt.deterministic"]]
+    assert [one.verdict for one in found] == ["pass", "pass", "fail", "pass"]
+    assert found[2].cause.endswith("the same when it was run again at once")
+
+
+def test_a_check_belongs_to_the_part_with_the_longest_name() -> None:
+    assert parts_of(["gpt.deterministic.bits", "gemm.bf16", "gpt.floor", "nothing.of.the.kind"]) == [
+        "gemm.bf16",
+        "gpt",
+        "gpt.deterministic",
+    ]
+
+
+def test_a_second_look_that_is_refused_costs_a_warning() -> None:
+    class Refused(Again):
+        def _run(self, hosts: list[str], parts: list[str]) -> tuple[HostReport, ...]:
+            raise UsageError("no way")
+
+    voice = Voice()
+    again = Refused(argparse.Namespace(), None, voice)
+    assert again([("gpu1", "gemm.bf16", "cuda:0")]) == again([]) == ()
+    assert voice.warnings == ["what is suspect was not run again: no way"]

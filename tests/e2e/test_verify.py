@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from gpuprov.cli.main import main
 from tests.support.lab import NEEDS_LAB, lab_of, run_on
 
 if TYPE_CHECKING:
@@ -79,3 +80,24 @@ def test_single_checks_and_an_acknowledgement(inventory: Path, tmp_path: Path) -
     unknown = gpuprov(tmp_path, "verify", str(inventory), "--only", "nonsense", "--json")
     assert unknown.returncode == 5
     assert "nonsense: there is no such check" in unknown.stderr
+
+
+def test_a_suspect_is_run_again_in_the_same_run(
+    inventory: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Bits are of GPUs, and there is none: the vote is made up, what follows from it is real."""
+    key = ("gpu01", "disk.space", "")
+    monkeypatch.setattr("gpuprov.judge.run._voted", lambda reports: ({key: "other bits"}, frozenset({key})))
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+    monkeypatch.chdir(tmp_path)
+    assert main(["verify", str(inventory), "--only", "disk.space", "--only", "kernel.taint", "--json"]) == 3
+    document = json.loads(capsys.readouterr().out)
+    found = checks(document)
+    assert found["gpu01"]["disk.space"]["verdict"] == "fail"
+    assert found["gpu01"]["disk.space"]["reason"] == "other bits; the same when it was run again at once"
+    assert found["gpu02"]["disk.space"]["verdict"] == "pass"
+    (again,) = (tmp_path / "state" / "gpuprov" / "runs" / document["run"]).glob("*/run.json")
+    assert [host["host"] for host in json.loads(again.read_text())["hosts"]] == ["gpu01"]
+    names = {check["name"] for check in json.loads((again.parent / "hosts" / "gpu01.json").read_text())["checks"]}
+    assert "disk.space" in names
+    assert "kernel.taint" not in names

@@ -150,6 +150,29 @@ class TestVotes:
         assert "silent data corruption" in first.reports[2].checks[0].reason
         assert judged(reports, run.Known(strikes=first.bad)).reports[2].checks[0].verdict == "fail"
 
+    def test_a_second_look_at_once_decides_or_leaves_the_strike(self) -> None:
+        def one(index: int, bits: str, verdict: str = "pass") -> HostReport:
+            said = replace(check(720.0, bits=bits, bits_of="seed 7"), verdict=verdict)
+            return host(f"gpu{index}", said)
+
+        reports = [one(i, "bad" if i == 2 else "good") for i in range(5)]
+        key = ("gpu2", "gemm.bf16", "cuda:0")
+        first = judged(reports)
+        assert first.suspects == {key}
+        for again, found in (
+            (one(2, "bad"), {key: True}),
+            (one(2, "other still"), {key: True}),
+            (one(2, "good"), {key: False}),
+            (one(2, "good", "fail"), {key: True}),
+            (host("gpu2"), {}),
+        ):
+            assert run.confirmed(reports, [again], first.suspects) == found
+            judgement = judged(reports, run.Known(again=found))
+            (checked,) = judgement.reports[2].checks
+            assert checked.verdict == ("fail" if found.get(key) else "warn")
+            assert ("not so when it was run again" in checked.reason) == (found.get(key) is False)
+            assert judgement.bad == {key}, "what was seen once is remembered"
+
     def test_a_strike_goes_when_the_next_vote_is_unanimous(self) -> None:
         bits = Check("training", "pass", device="cuda:0", data={"bits": "good", "bits_of": "seed 7"})
         alone = judged([host("gpu1", bits)])
