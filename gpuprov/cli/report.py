@@ -19,6 +19,7 @@ def register(parser: argparse.ArgumentParser) -> None:
     """Declare the command's options."""
     parser.add_argument("run", metavar="RUN", nargs="?", default="", help="run id, its start, or a folder (newest)")
     parser.add_argument("--run-dir", metavar="DIR", default="", help="where runs are (~/.local/state/gpuprov/runs)")
+    parser.add_argument("-v", "--verbose", action="store_true", help="name every check that was skipped")
     what = parser.add_mutually_exclusive_group()
     what.add_argument("--html", action="store_true", help="print the path of report.html; make it when it is missing")
     what.add_argument("--json", action="store_true", help="print the report as JSON")
@@ -45,18 +46,19 @@ def run(options: argparse.Namespace) -> int:
     elif options.html:
         print(_page(folder, document, note))
     else:
-        _recap(folder, document)
+        _recap(folder, document, names=options.verbose)
     return EXIT_OK
 
 
-def _recap(folder: RunFolder, document: dict[str, Any]) -> None:
+def _recap(folder: RunFolder, document: dict[str, Any], *, names: bool) -> None:
     from gpuprov.report.ink import Ink, printable, wants_color, width_of
     from gpuprov.report.jsonout import from_json
     from gpuprov.report.terminal import recap
 
     where = f"{document.get('inventory')} with {document.get('playbook')}"
     print(f"{document.get('command', '')}\nrun {folder.run}, {where}\n")
-    text = recap(from_json(document), folder.path, ink=Ink(wants_color(sys.stdout)), width=width_of(sys.stdout))
+    ink, width = Ink(wants_color(sys.stdout)), width_of(sys.stdout)
+    text = recap(from_json(document), folder.path, ink=ink, width=width, names=names)
     print(printable(text, sys.stdout), end="")
 
 

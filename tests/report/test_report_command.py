@@ -6,7 +6,7 @@ import pytest
 from gpuprov.cli.main import main
 from gpuprov.report.html import render
 from gpuprov.report.jsonout import to_json
-from gpuprov.results import RunReport
+from gpuprov.results import Check, HostReport, RunReport
 from gpuprov.store.runs import RunFolder
 from tests.report import rehearsal
 
@@ -25,6 +25,18 @@ def test_the_recap_again(finished: RunFolder, tmp_path: Path, capsys: pytest.Cap
     assert shown.startswith("gpuprov apply inventory/lab.yaml --diff\n")
     assert "failed      gpu[06-08,13]: Certificates are installed: apt lock held" in shown
     assert f"report  {finished.path}/report.html" in shown
+
+
+def test_skipped_checks_by_name(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    checks = tuple(Check(f"check{number}", "skip", reason="no GPU") for number in range(6))
+    host = HostReport("gpu01", "ok", checks=checks, verdict="skip")
+    document = to_json(RunReport("r", "gpuprov verify lab.yaml", "lab.yaml", "verify.yaml", (host,), 0.0, 0.0))
+    folder = RunFolder.create(str(tmp_path), document=document)
+    folder.finish({**document, "run": folder.run})
+    assert main(["report", "--run-dir", str(tmp_path)]) == 0
+    assert "6 checks (-v names them): no GPU" in capsys.readouterr().out
+    assert main(["report", "-v", "--run-dir", str(tmp_path)]) == 0
+    assert "check0, check1, check2, check3, check4, check5: no GPU" in capsys.readouterr().out
 
 
 def test_the_json_again(finished: RunFolder, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
