@@ -25,7 +25,7 @@ demo:
 test:
 	@tools/setup.sh test
 	@$(MAKE) --no-print-directory lint types floors
-	@$(PYTEST) -m "not slow" $(ARGS)
+	@$(if $(ARGS),$(PYTEST),$(SUDO) .venv/bin/python tools/halves.py) -m "not slow" $(ARGS)
 
 test-all:
 	@tools/setup.sh test
