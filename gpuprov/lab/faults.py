@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 from typing import TYPE_CHECKING
@@ -51,7 +52,12 @@ def processes_in(lab: Lab, name: str) -> list[Process]:
 def _pid_namespaces(pid: int) -> set[str]:
     """Return the namespace of process *pid* and those of its children: nspawn's child is a host's systemd."""
     with open(f"/proc/{pid}/task/{pid}/children", encoding="ascii") as f:
-        return {os.readlink(f"/proc/{process}/ns/pid") for process in (str(pid), *f.read().split())}
+        processes = (str(pid), *f.read().split())
+    found = set()
+    for process in processes:
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):  # it ended meanwhile
+            found.add(os.readlink(f"/proc/{process}/ns/pid"))
+    return found
 
 
 def _init(lab: Lab, name: str) -> Process:

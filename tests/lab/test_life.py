@@ -183,7 +183,10 @@ def test_a_hundred_hosts_cost_little_memory():
 
 
 def smaps(pid: int) -> list[str]:
-    return Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
+    try:
+        return Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
+    except (FileNotFoundError, ProcessLookupError):  # it has ended
+        return []
 
 
 def test_who_started_it_with_sudo_uses_it_without(monkeypatch, tmp_path_factory):
