@@ -20,11 +20,11 @@ class Again:
     """Runs parts of the proof once more on hosts of a verify that has ended; once, however often it is asked.
 
     options are those of the run, run_folder its folder: the second look keeps its own in there. What cannot be run
-    again costs a warning.
+    again costs a warning. password is sudo's, which nobody is asked for twice.
     """
 
-    def __init__(self, options: argparse.Namespace, run_folder: Any, voice: Any) -> None:
-        self._options, self._folder, self._voice = options, run_folder, voice
+    def __init__(self, options: argparse.Namespace, run_folder: Any, voice: Any, password: str | None) -> None:
+        self._options, self._folder, self._voice, self._password = options, run_folder, voice, password
         self._reports: tuple[HostReport, ...] | None = None
 
     def __call__(self, suspects: Iterable[Key]) -> tuple[HostReport, ...]:
@@ -36,6 +36,9 @@ class Again:
             except GpuprovError as error:
                 self._voice.warn(f"what is suspect was not run again: {error.message}")
                 self._reports = ()
+            for report in self._reports:
+                if report.outcome not in ("ok", "changed"):
+                    self._voice.warn(f"what is suspect on {report.host} was not run again: {report.cause}")
         return self._reports
 
     def _run(self, hosts: list[str], parts: list[str]) -> tuple[HostReport, ...]:
@@ -53,7 +56,7 @@ class Again:
         wanted = {"gpuprov_verify_tier": "", "gpuprov_verify_tests": parts, "gpuprov_verify_record": False}
         same.extra_vars = [*(same.extra_vars or ()), json.dumps(wanted)]
         name = new_run_id()
-        ready = prepare(same, name, check=False, diff=False, voice=self._voice)
+        ready = prepare(same, name, check=False, diff=False, voice=self._voice, password=self._password)
         started = time.time()
         folder = RunFolder.create(self._folder.path, run=name)
         how = run_options(same, name, check=False, diff=False, resume=False)

@@ -73,7 +73,7 @@ def perform(
         folder.write_run({**_document(report), "state": "stopped"})
         raise
     if not check:
-        again = Again(options, folder, voice) if command == "verify" else None
+        again = Again(options, folder, voice, ready.password) if command == "verify" else None
         report.hosts = judged(report, getattr(options, "history", None), voice.warn, again)
     if afterwards is not None:
         afterwards(folder, voice.warn)

@@ -73,7 +73,8 @@ def _compared(report: RunReport, history: History | None, again: Again | None) -
         known = judge.Known(history.past, history.first, strikes, _notes(history))
     specs = load()
     found = judge.judge(report.hosts, specs, known, host_verdict)
-    if again is None or not found.suspects:
+    stopped = any(host.outcome == "interrupted" for host in report.hosts)  # who stops a run wants no other one
+    if again is None or not found.suspects or stopped:
         return found
     known = replace(known, again=judge.confirmed(report.hosts, again(found.suspects), found.suspects))
     return judge.judge(report.hosts, specs, known, host_verdict)

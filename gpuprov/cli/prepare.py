@@ -6,7 +6,7 @@ import getpass
 import os
 import sys
 import threading
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from gpuprov.cli import options as opts
@@ -40,6 +40,7 @@ class Ready:
     hosts: tuple[HostRun, ...]
     ways: Ways
     which_playbook: str
+    password: str | None = field(repr=False)
 
 
 class Voice:
@@ -74,11 +75,19 @@ def default_playbook() -> tuple[str, str]:
 
 
 def prepare(
-    options: argparse.Namespace, run: str, *, check: bool, diff: bool, voice: Voice, wheels: Any = None
+    options: argparse.Namespace,
+    run: str,
+    *,
+    check: bool,
+    diff: bool,
+    voice: Voice,
+    wheels: Any = None,
+    password: str | None = None,
 ) -> Ready:
     """Read and check all input. Raises SourceErrors with everything that is wrong, UsageError, LabError.
 
-    wheels: who is asked for the packages of pip tasks, instead of this machine's store.
+    wheels: who is asked for the packages of pip tasks, instead of this machine's store. password: sudo's, when it is
+    known already; else -K asks for it.
     """
     path, which = (options.playbook, options.playbook) if options.playbook else default_playbook()
     extra = opts.extra_variables(options.extra_vars)
@@ -111,10 +120,10 @@ def prepare(
     connect = ConnectOptions(
         user=options.user, private_key=options.private_key, connect_timeout_s=options.timeout, warn=voice.warn
     )
-    password = opts.become_password(options)
+    password = password or opts.become_password(options)
     ways = Ways(connect)
     hosts = tuple(hosts_of(compiler, names, ways, connect, password))
-    return Ready(inventory, playbook, compiler, hosts, ways, which)
+    return Ready(inventory, playbook, compiler, hosts, ways, which, password)
 
 
 def selected(inventory: Inventory, playbook: Playbook, limit: str | None, problems: list[Problem]) -> list[str]:

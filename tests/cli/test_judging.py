@@ -90,31 +90,56 @@ def test_a_record_that_cannot_be_written_is_said(tmp_path: Path) -> None:
     assert warnings == [f"--record: {tmp_path / 'readings' / 'gpu01.json'} was not written: Is a directory"]
 
 
-def test_what_is_suspect_is_run_again_once_by_its_part(tmp_path: Path) -> None:
-    asked: list[list[str]] = []
-
-    class Fake(Again):
-        def _run(self, hosts: list[str], parts: list[str]) -> tuple[HostReport, ...]:
-            asked.append([*hosts, *parts])
-            return (fleet[2],)
-
+def voted() -> list[HostReport]:
+    """Four hosts, of which gpu2 has other bits."""
     versions = {"devices": [{"index": 0, "name": "NVIDIA H100 80GB HBM3", "uuid": "GPU-1"}]}
     task = TaskResult("t1", "Proof", "gpuprov_proof", "ok", result={"versions": versions})
-    fleet = [
-        HostReport(
-            f"gpu{i}",
-            "ok",
-            verdict="pass",
-            tasks=(task,),
-            checks=(Check("gpt.deterministic", "pass", device="cuda:0", data={"bits": str(i == 2), "bits_of": "x"}),),
-        )
-        for i in range(4)
-    ]
-    run = RunReport("r1", "verify", "i", "p", tuple(fleet), started_at=0.0, duration_s=0.0)
-    found = judged(run, str(tmp_path / "h.sqlite"), lambda text: None, Fake(argparse.Namespace(), None, None))
-    assert asked == [["gpu2", "gpt.deterministic"]]
+    bits = [{"bits": str(i == 2), "bits_of": "x"} for i in range(4)]
+    checks = [Check("gpt.deterministic", "pass", device="cuda:0", data=data) for data in bits]
+    return [HostReport(f"gpu{i}", "ok", verdict="pass", tasks=(task,), checks=(c,)) for i, c in enumerate(checks)]
+
+
+class Fake(Again):
+    """Says what was asked for, and gives the report that it was made with."""
+
+    def __init__(self, voice: Voice, *found: HostReport) -> None:
+        super().__init__(argparse.Namespace(), None, voice, None)
+        self.asked: list[list[str]] = []
+        self._found = found
+
+    def _run(self, hosts: list[str], parts: list[str]) -> tuple[HostReport, ...]:
+        self.asked.append([*hosts, *parts])
+        return self._found
+
+
+def judged_again(hosts: list[HostReport], again: Again, folder: Path) -> tuple[HostReport, ...]:
+    run = RunReport("r1", "verify", "i", "p", tuple(hosts), started_at=0.0, duration_s=0.0)
+    return judged(run, str(folder / "h.sqlite"), lambda text: None, again)
+
+
+def test_what_is_suspect_is_run_again_once_by_its_part(tmp_path: Path) -> None:
+    hosts = voted()
+    again = Fake(Voice(), hosts[2])
+    found = judged_again(hosts, again, tmp_path)
+    assert again.asked == [["gpu2", "gpt.deterministic"]]
     assert [one.verdict for one in found] == ["pass", "pass", "fail", "pass"]
     assert found[2].cause.endswith("the same when it was run again at once")
+
+
+def test_a_host_that_is_gone_the_second_time_is_said_and_stays_suspect(tmp_path: Path) -> None:
+    voice = Voice()
+    gone = HostReport("gpu2", "unreachable", cause="no route to host")
+    found = judged_again(voted(), Fake(voice, gone), tmp_path)
+    assert voice.warnings == ["what is suspect on gpu2 was not run again: no route to host"]
+    assert found[2].verdict == "warn"
+
+
+def test_a_run_that_a_person_stopped_is_not_followed_by_another(tmp_path: Path) -> None:
+    hosts = voted()
+    hosts[3] = HostReport("gpu3", "interrupted")
+    again = Fake(Voice(), hosts[2])
+    assert judged_again(hosts, again, tmp_path)[2].verdict == "warn"
+    assert again.asked == []
 
 
 def test_a_check_belongs_to_the_part_with_the_longest_name() -> None:
@@ -131,6 +156,6 @@ def test_a_second_look_that_is_refused_costs_a_warning() -> None:
             raise UsageError("no way")
 
     voice = Voice()
-    again = Refused(argparse.Namespace(), None, voice)
+    again = Refused(argparse.Namespace(), None, voice, None)
     assert again([("gpu1", "gemm.bf16", "cuda:0")]) == again([]) == ()
     assert voice.warnings == ["what is suspect was not run again: no way"]

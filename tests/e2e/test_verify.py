@@ -90,7 +90,10 @@ def test_a_suspect_is_run_again_in_the_same_run(
     monkeypatch.setattr("gpuprov.judge.run._voted", lambda reports: ({key: "other bits"}, frozenset({key})))
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
     monkeypatch.chdir(tmp_path)
+    asked: list[Any] = []
+    monkeypatch.setattr("gpuprov.cli.options.become_password", lambda options: asked.append(options) or "secret")
     assert main(["verify", str(inventory), "--only", "disk.space", "--only", "kernel.taint", "--json"]) == 3
+    assert len(asked) == 1, "a person is asked for the password of sudo once"
     document = json.loads(capsys.readouterr().out)
     found = checks(document)
     assert found["gpu01"]["disk.space"]["verdict"] == "fail"
