@@ -8,8 +8,8 @@ from __future__ import annotations
 import json
 import os
 
-from gpuprov.agent.modules.base import Action, ModuleError
-from gpuprov.agent.modules.gpuprov_proof import CODE, PATIENCE_S, RAN, Heard, could_not_run
+from gpuprov.agent.modules.base import Action
+from gpuprov.agent.modules.gpuprov_proof import run_proof
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -42,29 +42,11 @@ class Fabric(Action):
 
     def run(self) -> dict[str, Any]:
         """Take part. Raises ModuleError when the proof could not run to its end."""
-        heard = Heard(self.call.output)
-        folder = self.call.proof_dir
-        if not folder or not os.access(os.path.join(folder, "gpuprov", "proof", "fabric"), os.R_OK | os.X_OK):
-            message = "this user cannot read the proof's sources in %r" % folder
-            raise ModuleError(message, "run this task as the user of the connection or as root", code=CODE)
         python = os.path.expanduser(self.args.get("python") or os.path.join(self.args["virtualenv"], "bin", "python"))
         plan = {**self.args["plan"], "deadline_s": self.args["deadline_s"]}
-        limits = [self.args["deadline_s"] + PATIENCE_S, self.call.timeout_s or float("inf")]
-        try:
-            done = self.system.run(
-                [python, "-m", "gpuprov.proof.fabric", "--json"],
-                dict(self.call.env, PYTHONPATH=folder),
-                folder,
-                json.dumps(plan).encode("ascii"),  # not on the command line: others read that, and a token is in it
-                min(limits),
-                heard.line,
-            )
-        except OSError as error:
-            hint = "the torch role makes this environment: was it run?"
-            raise ModuleError("%s: %s" % (python, error.strerror), hint, code=CODE) from None
-        if done.rc not in RAN or done.timed_out or not heard.complete:
-            raise could_not_run(done, heard)
-        return dict(heard.result(), changed=False, rc=done.rc)
+        # not on the command line: others read that, and a token is in it
+        stdin = json.dumps(plan).encode("ascii")
+        return run_proof(self, [python, "-m", "gpuprov.proof.fabric", "--json"], self.args["deadline_s"], stdin)
 
 
 MODULE = Fabric

@@ -76,23 +76,8 @@ class Proof(Action):
 
     def run(self) -> dict[str, Any]:
         """Run it. Raises ModuleError when it could not run to its end."""
-        heard = Heard(self.call.output)
-        folder = self.call.proof_dir
-        if not folder or not os.access(os.path.join(folder, "gpuprov", "proof"), os.R_OK | os.X_OK):
-            message = "this user cannot read the proof's sources in %r" % folder
-            raise ModuleError(message, "run this task as the user of the connection or as root", code=CODE)
-        words = self._words()
-        env = dict(self.call.env, PYTHONPATH=folder)
         deadline_s = self.args.get("deadline_s") or DEADLINE_S[self.args.get("tier") or ""]
-        limits = [deadline_s + PATIENCE_S, self.call.timeout_s or float("inf")]
-        try:
-            done = self.system.run(words, env, folder, timeout_s=min(limits), on_line=heard.line)
-        except OSError as error:
-            hint = "the torch role makes this environment: was it run?"
-            raise ModuleError("%s: %s" % (words[0], error.strerror), hint, code=CODE) from None
-        if done.rc not in RAN or done.timed_out or not heard.complete:
-            raise could_not_run(done, heard)
-        return dict(heard.result(), changed=False, rc=done.rc)
+        return run_proof(self, self._words(), deadline_s)
 
     def _words(self) -> list[str]:
         args = self.args
@@ -122,6 +107,27 @@ class Proof(Action):
         if self.args.get("tier") and "versions" not in expected:
             expected["versions"] = versions_of(last_stack(read(self.system)) or {})
         return expected
+
+
+def run_proof(action: Action, words: list[str], deadline_s: float, stdin: bytes = b"") -> dict[str, Any]:
+    """Run *words*, which is a program of the proof, and return what it found.
+
+    It ends itself after deadline_s. Raises ModuleError when it could not run to its end.
+    """
+    heard, call = Heard(action.call.output), action.call
+    folder = call.proof_dir
+    if not folder or not os.access(os.path.join(folder, "gpuprov", "proof"), os.R_OK | os.X_OK):
+        message = "this user cannot read the proof's sources in %r" % folder
+        raise ModuleError(message, "run this task as the user of the connection or as root", code=CODE)
+    limit_s = min(deadline_s + PATIENCE_S, call.timeout_s or float("inf"))
+    try:
+        done = action.system.run(words, dict(call.env, PYTHONPATH=folder), folder, stdin, limit_s, heard.line)
+    except OSError as error:
+        hint = "the torch role makes this environment: was it run?"
+        raise ModuleError("%s: %s" % (words[0], error.strerror), hint, code=CODE) from None
+    if done.rc not in RAN or done.timed_out or not heard.complete:
+        raise could_not_run(done, heard)
+    return dict(heard.result(), changed=False, rc=done.rc)
 
 
 def versions_of(stack: dict[str, Any]) -> dict[str, str]:
