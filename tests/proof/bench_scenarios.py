@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import sys
 import tempfile
 import time
@@ -24,9 +23,10 @@ from gpuprov.proof.bench import bus, collectives, cpu, gemm, hbm, launch, peers,
 from gpuprov.proof.bench import device as on
 from gpuprov.proof.bench import pairs as by_pairs
 from gpuprov.proof.parts import Context
+from tests.support.ranks import ranks
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
 
 BUDGET_S = 0.01
 
@@ -311,40 +311,6 @@ def simulated_group(context: Context) -> list[dict[str, Any]]:
         for part in collectives.PARTS:
             part.run(context, report)
     return report.checks
-
-
-def ranks(count: int, work: Callable[[Context], Any]) -> Any:
-    """Fork *count* ranks that join and do *work*; return what rank 0 found."""
-    with tempfile.TemporaryDirectory() as folder:
-        children = []
-        for rank in range(count):
-            pid = os.fork()
-            if not pid:
-                _be_rank(rank, count, folder, work)
-            children.append(pid)
-        codes = [os.waitpid(pid, 0)[1] for pid in children]
-        assert codes == [0] * count, codes
-        with open(os.path.join(folder, "found"), encoding="utf-8") as f:
-            return json.load(f)
-
-
-def _be_rank(rank: int, count: int, folder: str, work: Callable[[Context], Any]) -> None:
-    code = 1
-    try:
-        meeting = f"file://{folder}/meeting"
-        devices = [f"cpu:{i}" for i in range(count)]
-        context = Context("weekly", device="cpu", devices=devices, rank=rank, world=count, rendezvous=meeting)
-        found = work(context)
-        if not rank:
-            with open(os.path.join(folder, "found"), "w", encoding="utf-8") as f:
-                json.dump(found, f)
-        code = 0
-    except BaseException:
-        import traceback
-
-        traceback.print_exc()
-    finally:
-        os._exit(code)
 
 
 def full(context: Context) -> Any:

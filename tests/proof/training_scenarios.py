@@ -14,7 +14,6 @@ import json
 import os
 import sys
 import tempfile
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from unittest import mock
 
@@ -36,6 +35,7 @@ from gpuprov.proof.training import (
     reference,
     stream,
 )
+from tests.support.ranks import ranks
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -183,34 +183,13 @@ def gpt_seeds(first: int, last: int) -> dict[str, Any]:
 
 def in_ranks(count: int, work: Callable[[Context], Kept]) -> Any:
     """Do *work* in *count* processes at once; return the checks of rank 0, which is the only one that speaks."""
-    with tempfile.TemporaryDirectory() as folder:
-        children = []
-        for rank in range(count):
-            pid = os.fork()
-            if not pid:
-                _be_rank(rank, count, folder, work)
-            children.append(pid)
-        codes = [os.waitpid(pid, 0)[1] for pid in children]
-        assert codes == [0] * count, codes
-        assert sorted(path.name for path in Path(folder).glob("found*")) == ["found0"]
-        return json.loads(Path(folder, "found0").read_text())
 
+    def checks(context: Context) -> Any:
+        found = work(context).checks
+        assert not context.rank or not found
+        return found
 
-def _be_rank(rank: int, count: int, folder: str, work: Callable[[Context], Kept]) -> None:
-    code = 1
-    try:
-        devices = [f"cpu:{i}" for i in range(count)]
-        meeting = f"file://{folder}/meeting"
-        report = work(Context("nightly", device="cpu", devices=devices, rank=rank, world=count, rendezvous=meeting))
-        if report.checks:
-            Path(folder, f"found{rank}").write_text(json.dumps(report.checks))
-        code = 0
-    except BaseException:
-        import traceback
-
-        traceback.print_exc()
-    finally:
-        os._exit(code)
+    return ranks(count, checks, "nightly")
 
 
 def shared(count: int, spoil: Callable[[str, int, Any], None] | None = None, rank: int = 1) -> Any:
