@@ -24,9 +24,12 @@ def main(options: list[str]) -> int:
     first = [path for path in first if path not in second and any((ROOT / path).rglob("test_*.py"))]
     with tempfile.TemporaryFile("w+b") as said:
         with subprocess.Popen([*pytest, *first], cwd=ROOT, stdout=said, stderr=subprocess.STDOUT) as begun:
-            codes = [subprocess.run([*pytest, *second], cwd=ROOT, check=False).returncode, begun.wait()]
+            codes = [subprocess.run([*pytest, *second], cwd=ROOT, check=False).returncode]
+            sys.stdout.write(f"and {' '.join(first)}, when they have ended:\n")
+            sys.stdout.flush()
+            codes.append(begun.wait())
         said.seek(0)
-        sys.stdout.buffer.write(f"and {' '.join(first)}:\n".encode() + said.read())
+        sys.stdout.buffer.write(said.read())
     return next((code for code in codes if code), 0)
 
 
