@@ -25,6 +25,13 @@ class Plan(unittest.TestCase):
                 if its.layers < memory.MOST_LAYERS:
                     self.assertGreater(layer, 0.8)
 
+    def test_without_bfloat16_attention_keeps_its_scores(self) -> None:
+        its = size("full", 14.5, half=False)
+        self.assertGreater(its.layers, 1)
+        plan = memory.plan("full", its, False)
+        self.assertLessEqual(plan.total / (14.5 * GIB), 0.8)
+        self.assertGreater(plan.working - memory.plan("full", its, True).working, 16 * 2048**2 * 4)
+
     def test_frozen_weights_make_room_for_a_larger_model(self) -> None:
         self.assertGreater(size("lora", 79).parameters, 5 * size("full", 79).parameters)
 

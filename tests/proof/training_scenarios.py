@@ -241,6 +241,17 @@ def frozen_flip(step: int, model: Any) -> None:
         model.blocks[1].up.frozen.weight.data.view(torch.int32)[7, 3] ^= 1
 
 
+def last_bit_of_the_head(step: int, model: Any) -> None:
+    if step == 9:
+        model.head.weight.grad.view(torch.int32)[7, 3] ^= 1
+
+
+def not_deterministic(step: int, model: Any) -> None:
+    """Fail as torch does where a kernel has no deterministic way."""
+    if torch.are_deterministic_algorithms_enabled():
+        raise RuntimeError("upsample_backward does not have a deterministic implementation")
+
+
 def finetune_all() -> dict[str, Any]:
     def full(step: int, model: Any) -> None:
         if step == 3:
@@ -250,6 +261,11 @@ def finetune_all() -> dict[str, Any]:
     found["flipped"] = of(finetune.tune, CPU, kind="lora", tamper=frozen_flip).bad()
     with mock.patch.object(lora, "flipped", lora.frozen_sums):
         found["blind"] = of(finetune.tune, CPU, kind="lora").bad()
+    for kind in finetune.KINDS:
+        found["last bit, " + kind] = of(finetune.tune, CPU, kind=kind, tamper=last_bit_of_the_head).bad()
+    with mock.patch.object(gpt_train, "bit_sum", return_value=torch.zeros((), dtype=torch.int64)):
+        found["hashes nothing"] = of(finetune.tune, CPU, kind="full").bad()
+    found["no deterministic way"] = of(finetune.tune, CPU, kind="full", tamper=not_deterministic).checks
     with mock.patch.object(torch.cuda, "memory_reserved", return_value=1 << 10):
         found["exhausted"] = of(finetune.tune, CPU, kind="full", tamper=full).checks
     return found

@@ -1,6 +1,7 @@
-"""P4 of the ladder: a larger model that fills the memory, fine-tuned as a whole and beside frozen weights.
+"""P4 of the ladder: a larger model that fills the memory, fine-tuned as a whole and beside frozen weights, twice.
 
-What it shows beyond P1: memory holds what is written to it through a training, and the power that large products draw.
+What it shows beyond P1 and P2: all memory holds what is written to it through a training, to the last bit, and the
+power that large products draw.
 """
 
 from __future__ import annotations
@@ -45,7 +46,7 @@ def size(kind: str, context: Context, free: int, half: bool) -> Size:
 
 
 def tune(context: Context, report: Report, kind: str, its: Size | None = None, tamper: Tamper | None = None) -> None:
-    """Report the checks of one fine-tune. tamper spoils it (tests). Raises RuntimeError (torch's)."""
+    """Report the checks of one fine-tune. tamper spoils its first training (tests). Raises RuntimeError (torch's)."""
     import torch
 
     from gpuprov.proof.bench import device as on
@@ -53,60 +54,96 @@ def tune(context: Context, report: Report, kind: str, its: Size | None = None, t
 
     device = context.device
     name = on.named(device, "finetune." + kind)
-    with gpt_train.modes(device):
-        free, others = _memory(device)
-        half = bool(gpt_train.half(device))
-        its = its or size(kind, context, free, half)
-        if its.layers < LEAST_LAYERS:
-            reason = f"only {free / GIB:.1f} GiB of memory are free: not even {LEAST_LAYERS} layers fit"
-            report.check(check(name + ".learns", "unknown", reason, device=device, action="restart job"))
-            return
-        planned = memory.plan(kind, its, half)
-        try:
-            for found in _tuned(context, report, name, kind, its, planned, free, tamper):
-                report.check(dict(found, data=dict(on.identity(device), **found["data"])))
-        except torch.cuda.OutOfMemoryError:
-            held = int(torch.cuda.memory_reserved(device))
-            now = _memory(device)[1]
-            report.check(memory.exhausted(name + ".memory", device, planned.total, free, held, now, others))
+    free, others = _memory(device)
+    half = bool(gpt_train.half(device))
+    its = its or size(kind, context, free, half)
+    if its.layers < LEAST_LAYERS:
+        reason = f"only {free / GIB:.1f} GiB of memory are free: not even {LEAST_LAYERS} layers fit"
+        report.check(check(name + ".learns", "unknown", reason, device=device, action="restart job"))
+        return
+    planned = memory.plan(kind, its, half)
+    try:
+        for found in _tuned(context, report, FineTune(name, kind, its, planned, free), tamper):
+            report.check(dict(found, data=dict(on.identity(device), **found["data"])))
+    except torch.cuda.OutOfMemoryError:
+        held = int(torch.cuda.memory_reserved(device))
+        now = _memory(device)[1]
+        report.check(memory.exhausted(name + ".memory", device, planned.total, free, held, now, others))
 
 
-def _tuned(
-    context: Context,
-    report: Report,
-    name: str,
-    kind: str,
-    its: Size,
-    planned: memory.Plan,
-    free: int,
-    tamper: Tamper | None,
-) -> list[Message]:
+class FineTune:
+    """What is trained: its name in reports, "lora" or "full", its size, and the memory planned of what is *free*."""
+
+    __slots__ = ("free", "its", "kind", "name", "planned")
+
+    def __init__(self, name: str, kind: str, its: Size, planned: memory.Plan, free: int) -> None:
+        self.name, self.kind, self.its, self.planned, self.free = name, kind, its, planned, free
+
+
+def _tuned(context: Context, report: Report, what: FineTune, tamper: Tamper | None) -> list[Message]:
+    """Train twice, bit by bit; once where torch knows no deterministic way, and say so."""
+    from gpuprov.proof.bench import device as on
+    from gpuprov.proof.training import gpt_train
+    from gpuprov.proof.training.bits import same
+
+    device, its, name = context.device, what.its, what.name + ".deterministic"
+    try:
+        with gpt_train.modes(device, deterministic=True):
+            first, found = _once(context, report, what, "first training", tamper)
+            second, _ = _once(context, report, what, "second training")
+            work = (
+                f"{what.kind} of {its.text()}, seed {context.seed}, {gpt_train.kind(device)}, {on.computed_by(device)}"
+            )
+    except RuntimeError as error:
+        if "deterministic" not in str(error):
+            raise
+        text = " ".join(str(error).split())[:300]
+        unknown = check(name, "unknown", f"torch has no deterministic way to train here: {text}", device=device)
+        with gpt_train.modes(device):
+            return [*_once(context, report, what, "training", tamper)[1], unknown]
+    return [*found, same(name, device, first, second, {"seed": context.seed, "bits_of": work})]
+
+
+def _once(
+    context: Context, report: Report, what: FineTune, stage: str, tamper: Tamper | None = None
+) -> tuple[Trace, list[Message]]:
+    """Train a new model, which is gone from memory afterwards; return the trace and its checks."""
     from gpuprov.proof.bench import device as on
     from gpuprov.proof.training import gpt_train, lora
 
-    device = context.device
-    if on.on_gpu(device):
-        import torch
-
-        torch.cuda.reset_peak_memory_stats(device)
-    report.stage(f"{name} on {device}: start values of {its.text()}")
-    model = lora.built(kind, its, device, context.seed)
+    device, name, its = context.device, what.name, what.its
+    _forget(device)
+    report.stage(f"{name} on {device}: {stage}, start values of {its.text()}")
+    model = lora.built(what.kind, its, device, context.seed)
     before = lora.frozen_sums(model)
-    report.stage(f"{name} on {device}: training {its.text()}")
-    trace = gpt_train.train(its, device, context.seed, tamper=tamper, model=model)
-    report.stage(f"{name} on {device}: comparing")
+    report.stage(f"{name} on {device}: {stage} of {its.text()}")
+    trace = gpt_train.train(its, device, context.seed, hashed=True, tamper=tamper, model=model)
+    report.stage(f"{name} on {device}: {stage}, comparing")
     fixed = not on.on_gpu(device)
-    peak = trace.held if fixed else trace.peak
     found = [
         stream.learns(name, device, trace.losses, its.loss_bound),
         stream.above_floor(name, device, trace.losses, trace.truths, its.tokens),
-        memory.compared(name, device, peak, planned, free, fixed),
+        memory.compared(name, device, trace.held if fixed else trace.peak, what.planned, what.free, fixed),
     ]
-    if kind == "lora":
+    if what.kind == "lora":
         found += _frozen(name, device, model, before)
+    seen = lora.flipped_gradient(model)
+    found.append(canary(name + ".canary-bits", device, seen, "the lowest bit of one number of the largest gradient"))
     if trace.seconds:
         found.append(_throughput(name, device, its, trace))
-    return found
+    return trace, found
+
+
+def _forget(device: str) -> None:
+    """Free the memory of the training before: both together would not fit."""
+    import gc
+
+    gc.collect()
+    if device.startswith("cuda"):
+        import torch
+
+        torch.cuda.empty_cache()
+        torch.cuda.reset_peak_memory_stats(device)
 
 
 def _frozen(name: str, device: str, model: Any, before: dict[str, int]) -> list[Message]:

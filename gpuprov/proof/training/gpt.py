@@ -8,7 +8,7 @@ from __future__ import annotations
 from gpuprov.proof.check import check, measurement
 from gpuprov.proof.parts import Part
 from gpuprov.proof.training import stream
-from gpuprov.proof.training.bits import first_difference
+from gpuprov.proof.training.bits import first_difference, same
 from gpuprov.proof.training.judge import canary
 from gpuprov.proof.training.sizes import Size
 
@@ -180,37 +180,11 @@ def repeat(context: Context, report: Report, its: Size | None = None, tamper: Ta
         text = " ".join(str(error).split())[:300]
         report.check(check(name, "unknown", f"torch has no deterministic way to train here: {text}", device=device))
         return
-    data = dict(on.identity(device), bits=first.digest(), seed=seed)
-    data["bits_of"] = f"{its.text()}, seed {seed}, {gpt_train.kind(device)}, {computed_by}"
+    work = f"{its.text()}, seed {seed}, {gpt_train.kind(device)}, {computed_by}"
+    data = dict(on.identity(device), seed=seed, bits_of=work)
     report.check(same(name, device, first, second, data))
     at = first_difference(spoiled.steps, second.steps[:2])
     report.check(canary(name + ".canary", device, at == (2, "gradients"), "the lowest bit of one gradient, flipped"))
-
-
-def same(name: str, device: str, first: Trace, second: Trace, data: Message) -> Message:
-    """Compare two trainings bit by bit. Pure."""
-    step, what = first_difference(first.steps, second.steps)
-    good = not step and first.state == second.state
-    where = (
-        f"from step {step} on, first in its {what}" if step else "in the optimiser's moments, though no step differs"
-    )
-    count = len(first.steps)
-    if not good:
-        data["evidence"] = [f"step {step}: {first.steps[step - 1]} and {second.steps[step - 1]}"] if step else []
-        data["evidence"].append(f"digests {first.digest()[:16]} and {second.digest()[:16]}")
-    return check(
-        name,
-        "pass" if good else "fail",
-        f"two trainings gave the same bits in loss, gradients and weights of each of {count} steps, and at the end"
-        if good
-        else f"silent data corruption: two trainings of the same data on the same device differ {where}",
-        measured=first.digest()[:16],
-        expected=second.digest()[:16],
-        unit="SHA-256",
-        device=device,
-        action="none" if good or not device.startswith("cuda") else "isolate",
-        data=data,
-    )
 
 
 def _flip(step: int, model: Any) -> None:

@@ -68,3 +68,15 @@ def flipped(model: Any) -> dict[str, int]:
     sums = frozen_sums(model)
     bits[len(bits) // 3] ^= 1
     return sums
+
+
+def flipped_gradient(model: Any) -> bool:
+    """Flip the lowest bit of one number of the largest gradient, and back; return whether the sum of bits showed it."""
+    gradients = [p.grad for p in model.parameters() if p.grad is not None]
+    largest = max(gradients, key=lambda one: one.numel())
+    before = int(gpt_train.bit_sum(gradients))
+    bits = largest.view(-1).view(on.INTEGERS[largest.element_size()])
+    bits[len(bits) // 3] ^= 1
+    spoiled = int(gpt_train.bit_sum(gradients))
+    bits[len(bits) // 3] ^= 1
+    return spoiled != before == int(gpt_train.bit_sum(gradients))

@@ -25,6 +25,9 @@ TRAINED = 16
 WORKING = 120
 #: Bytes per token and word of the vocabulary: logits, their float32, its logarithm, gradients of both.
 LOGITS = 16
+#: Bytes per head and pair of tokens where attention keeps its scores: without bfloat16 torch's only deterministic way
+#: is by plain products, with scores, mask, softmax and the gradients of these, in float32.
+SCORES = 24
 #: The measured peak may be this part of the plan, without a word.
 LEAST, MOST = 0.75, 1.1
 MOST_LAYERS = 400
@@ -62,7 +65,10 @@ def plan(kind: str, its: Size, half: bool) -> Plan:
         weights += (2 if half else 4) * (its.parameters - its.vocabulary * its.width)
     carried = 2 if half and kind == "lora" else 4
     kept = its.tokens * its.width * carried * its.layers
-    return Plan(weights, kept, its.tokens * (its.width * WORKING + its.vocabulary * LOGITS))
+    working = its.tokens * (its.width * WORKING + its.vocabulary * LOGITS)
+    if not half:
+        working += its.batch * its.heads * its.context**2 * SCORES
+    return Plan(weights, kept, working)
 
 
 def fitting(kind: str, base: Size, free: int, half: bool) -> Size:
