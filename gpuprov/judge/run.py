@@ -31,14 +31,14 @@ class Known:
     """What was known before the run.
 
     past are the newest good values, first the oldest. acknowledged: who, with device "" for all of them, -> a note.
-    again, of suspects that were run again at once: whether they are it still.
+    again, of suspects that were run again at once: AGAIN, GONE or CLEARED (judge/votes.py).
     """
 
     past: Past = field(default=lambda *_: ())
     first: Past = field(default=lambda *_: ())
     strikes: frozenset[Key] = frozenset()
     acknowledged: Mapping[Key, str] = field(default_factory=dict)
-    again: Mapping[Key, bool] = field(default_factory=dict)
+    again: Mapping[Key, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +71,7 @@ def judge(reports: Sequence[HostReport], specs: Specs, known: Known, verdict: Ve
                     bad.add(key)
                 elif judged.verdict == "pass":
                     good.append(measured[key])
-            if key in suspects:
+            if key in suspects and known.again.get(key) != votes.CLEARED:
                 bad.add(key)
                 judged = _suspected(judged, suspects[key], key, known)
             checks.append(_acknowledged(report.host, judged, known))
@@ -79,8 +79,8 @@ def judge(reports: Sequence[HostReport], specs: Specs, known: Known, verdict: Ve
     return Judged(tuple(found), frozenset(measured) | voters, frozenset(bad), tuple(good), frozenset(suspects))
 
 
-def confirmed(reports: Sequence[HostReport], again: Sequence[HostReport], suspects: Iterable[Key]) -> dict[Key, bool]:
-    """Return, of each of the *suspects* of *reports* that was run *again*, whether it is suspect still.
+def confirmed(reports: Sequence[HostReport], again: Sequence[HostReport], suspects: Iterable[Key]) -> dict[Key, str]:
+    """Return what a second look (*again*) says of each of the *suspects* of *reports*: AGAIN, GONE or CLEARED.
 
     Its new bits are compared with those that the others had. Who could not be run again is not in it.
     """
@@ -92,9 +92,12 @@ def confirmed(reports: Sequence[HostReport], again: Sequence[HostReport], suspec
         )
         for report in reports
     ]
-    still, voters = _voted(mixed)
-    failed = {key for key, check in new.items() if check.verdict == "fail"}
-    return {key: key in still or key in failed for key in new if key in voters or key in failed}
+    found: dict[Key, str] = {}
+    second = votes.grouped(_ballots(mixed))
+    for group, digests in votes.grouped(_ballots(reports)).items():
+        anew = {key: digest for key, digest in second.get(group, {}).items() if key in new}
+        found.update(votes.second_look(digests, anew))
+    return {**found, **{key: votes.AGAIN for key, check in new.items() if check.verdict == "fail"}}
 
 
 def _measured(report: HostReport) -> list[Measured]:
@@ -230,7 +233,7 @@ def _struck(check: Check, reason: str, struck: bool, action: str) -> Check:
 
 def _suspected(check: Check, why: str, key: Key, known: Known) -> Check:
     """Return the check of a suspect: what was the same when it was run again fails in this run already."""
-    if known.again.get(key):
+    if known.again.get(key) == votes.AGAIN:
         return _worse(check, "fail", f"{why}; the same when it was run again at once", "isolate")
     if key in known.again:
         why = f"{why}; not so when it was run again at once"
@@ -245,7 +248,18 @@ def _worse(check: Check, verdict: str, reason: str, action: str) -> Check:
 
 def _voted(reports: Sequence[HostReport]) -> tuple[dict[Key, str], frozenset[Key]]:
     """Return why, of all whose bits differ from those of the most; and all who had somebody to differ from."""
-    ballots = []
+    suspects: dict[Key, str] = {}
+    voters: set[Key] = set()
+    for digests in votes.grouped(_ballots(reports)).values():
+        if len(digests) > 1:
+            suspects.update(votes.suspects(digests)[0])
+            voters.update(digests)
+    return suspects, frozenset(voters)
+
+
+def _ballots(reports: Sequence[HostReport]) -> list[tuple[tuple[str, ...], Key, str]]:
+    """Return (what was computed by which model and software, by whom, its bits) of real GPUs."""
+    found = []
     for report in reports:
         versions = _versions(report)
         for check in report.checks:
@@ -253,14 +267,8 @@ def _voted(reports: Sequence[HostReport]) -> tuple[dict[Key, str], frozenset[Key
             real = check.device.startswith("cuda:") and not check.simulated
             if real and isinstance(bits, str) and isinstance(of, str):
                 group = (check.name, of, *_group(_device(check, versions)[0], versions))
-                ballots.append((group, (report.host, check.name, check.device), bits))
-    suspects: dict[Key, str] = {}
-    voters: set[Key] = set()
-    for digests in votes.grouped(ballots).values():
-        if len(digests) > 1:
-            suspects.update(votes.suspects(digests)[0])
-            voters.update(digests)
-    return suspects, frozenset(voters)
+                found.append((group, (report.host, check.name, check.device), bits))
+    return found
 
 
 def _acknowledged(host: str, check: Check, known: Known) -> Check:

@@ -160,18 +160,50 @@ class TestVotes:
         first = judged(reports)
         assert first.suspects == {key}
         for again, found in (
-            (one(2, "bad"), {key: True}),
-            (one(2, "other still"), {key: True}),
-            (one(2, "good"), {key: False}),
-            (one(2, "good", "fail"), {key: True}),
+            (one(2, "bad"), {key: votes.AGAIN}),
+            (one(2, "other still"), {key: votes.AGAIN}),
+            (one(2, "good"), {key: votes.GONE}),
+            (one(2, "good", "fail"), {key: votes.AGAIN}),
             (host("gpu2"), {}),
         ):
             assert run.confirmed(reports, [again], first.suspects) == found
             judgement = judged(reports, run.Known(again=found))
             (checked,) = judgement.reports[2].checks
-            assert checked.verdict == ("fail" if found.get(key) else "warn")
-            assert ("not so when it was run again" in checked.reason) == (found.get(key) is False)
+            assert checked.verdict == ("fail" if found.get(key) == votes.AGAIN else "warn")
+            assert ("not so when it was run again" in checked.reason) == (found.get(key) == votes.GONE)
             assert judgement.bad == {key}, "what was seen once is remembered"
+
+    @pytest.mark.parametrize(
+        ("first", "second", "found"),
+        [
+            ("12", "12", ["again", "again"]),  # each is sure, and one of them is wrong
+            ("12", "13", ["cleared", "again"]),  # only one agrees with itself
+            ("12", "11", ["cleared", "gone"]),
+            ("12", "21", ["again", "again"]),
+            ("1122", "1122", ["again"] * 4),
+            ("1122", "1121", ["cleared", "cleared", "again", "gone"]),
+            ("1122", "11-2", ["again", "again", "again"]),  # one could not be run again: nobody is cleared
+            ("112", "--1", ["gone"]),
+            ("112", "--2", ["again"]),
+            ("111", "---", []),
+        ],
+    )
+    def test_who_agrees_with_itself_is_believed_when_nobody_has_a_majority(
+        self, first: str, second: str, found: list[str]
+    ) -> None:
+        one = {(f"gpu{i}", "x", "cuda:0"): bits for i, bits in enumerate(first)}
+        other = {(f"gpu{i}", "x", "cuda:0"): bits for i, bits in enumerate(second) if bits != "-"}
+        assert list(votes.second_look(one, other).values()) == found
+
+    def test_of_two_gpus_the_one_that_agrees_with_itself_has_no_strike(self) -> None:
+        def one(index: int, bits: str) -> HostReport:
+            return host(f"gpu{index}", check(720.0, bits=bits, bits_of="seed 7"))
+
+        reports = [one(0, "1"), one(1, "2")]
+        found = run.confirmed(reports, [one(0, "1"), one(1, "3")], judged(reports).suspects)
+        judgement = judged(reports, run.Known(again=found))
+        assert [r.verdict for r in judgement.reports] == ["pass", "fail"]
+        assert judgement.bad == {("gpu1", "gemm.bf16", "cuda:0")}
 
     def test_a_strike_goes_when_the_next_vote_is_unanimous(self) -> None:
         bits = Check("training", "pass", device="cuda:0", data={"bits": "good", "bits_of": "seed 7"})
