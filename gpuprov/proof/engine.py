@@ -190,18 +190,19 @@ class Engine:
 
     def _skipped(self, part: Part, device: str) -> bool:
         """Say whether *part* is not to run on *device*, after reporting why."""
-        verdict, reason = "skip", ""
+        verdict, reason, data = "skip", "", {}
         if self._context.simulated:
             reason = SIMULATED
         elif part.loads and device != "cpu" and not self._job.load_busy and self._readings is not None:
             user, untold = self._readings.use_of(self._uuid(device))
             if user:
-                reason = f"in use by {user}; --load-busy measures beside it"
+                reason, data = f"in use by {user}; --load-busy measures beside it", {"busy": user}
             elif untold:
                 verdict = "unknown"
                 reason = f"not run: a job may use this GPU, {untold}; --load-busy measures all the same"
         if reason:
-            self._say(part, check(part.name, verdict, reason, device=device if device != "cpu" else ""))
+            where = device if device != "cpu" else ""
+            self._say(part, check(part.name, verdict, reason, device=where, data=data))
         return bool(reason)
 
     def _uuid(self, device: str) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from gpuprov.report import clean
@@ -127,6 +127,14 @@ def _finding(check: Check) -> str:
         return "could not be measured" if check.verdict == "unknown" else check.verdict
     wanted = f", expected {shown(check.expected)}" if check.expected is not None else ""
     return f"measured {shown(check.measured, check.unit)}{wanted}"
+
+
+def busy(hosts: Iterable[HostReport]) -> dict[str, tuple[str, ...]]:
+    """Return, by host, the GPUs of which something was not measured because somebody uses them."""
+    found = {
+        h.host: dict.fromkeys(c.device for c in h.checks if c.verdict == "skip" and c.data.get("busy")) for h in hosts
+    }
+    return {host: tuple(devices) for host, devices in found.items() if devices}
 
 
 def shown(value: Any, unit: str = "") -> str:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from gpuprov.load.ranges import fold
 from gpuprov.report.exits import meaning
 from gpuprov.report.ink import Ink, plural, seconds, wrapped
-from gpuprov.report.proof import coverage
+from gpuprov.report.proof import busy, coverage
 from gpuprov.report.totals import COLUMNS, groups, slowest, totals
 from gpuprov.wire.outcome import VERDICTS
 
@@ -34,7 +34,7 @@ def recap(
         "\n".join(_proof(report.hosts, ink, width, names)),
         "\n".join(_warnings(report, ink, width)),
         "\n".join(_troubles(report.hosts, ink, width)),
-        "\n".join(_ending(report, folder, ink)),
+        "\n".join(_ending(report, folder, ink, width)),
     ]
     return "\n\n".join(part for part in parts if part) + "\n"
 
@@ -147,9 +147,15 @@ def _troubles(hosts: Iterable[HostReport], ink: Ink, width: int) -> Iterator[str
             yield ink("dim", indent + wrapped(f"hint: {group.hint}", width, indent, 12))
 
 
-def _ending(report: RunReport, folder: str | None, ink: Ink) -> Iterator[str]:
+def _ending(report: RunReport, folder: str | None, ink: Ink, width: int) -> Iterator[str]:
+    used = busy(report.hosts)
+    if used:
+        count = plural(sum(map(len, used.values())), "GPU")
+        text = f"{fold(list(used))}: {count} in use and not put under load (--load-busy measures beside jobs)"
+        yield ink("warning", f"{'not measured':<14}") + wrapped(text, width, " " * 14, 14)
     if folder is not None:
         yield f"report  {folder}/report.html"
     code = report.exit_code
     word = "ok" if code == 0 else "unhealthy" if code == 3 else "failed"
-    yield ink(word, f"exit {code}") + f"  {meaning(code, check=report.check)}"
+    but = ", as far as it was measured" if used and code == 0 and not report.check else ""
+    yield ink(word, f"exit {code}") + f"  {meaning(code, check=report.check)}{but}"

@@ -159,6 +159,9 @@ class OnGpus(Case):
         for its in (gpu(processes__compute=one), gpu(processes__graphics=one)):
             verdict, reason = self.loaded(its=reading(its))
             self.assertEqual((verdict, reason), ("skip", "in use by process 4242; --load-busy measures beside it"))
+            self.assertEqual(
+                self.look([self.LOADS], its=reading(its)).checks()["loads"]["data"], {"busy": "process 4242"}
+            )
         hidden = reading(gpu(memory__used=60 << 30))
         self.assertIn("somebody (memory)", self.loaded(its=hidden)[1])
         self.assertEqual(self.loaded(its=hidden, load_busy=True), ("pass", "well"))

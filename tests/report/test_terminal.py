@@ -54,6 +54,22 @@ def test_simulated_hardware_is_said_loudly() -> None:
     assert "SIMULATED hardware on 4 hosts" in recap(rehearsal.report(4, simulated=True))
 
 
+def test_gpus_that_jobs_use_are_no_silent_green() -> None:
+    def one(name: str, *busy: int) -> HostReport:
+        checks = [Check("xid", "pass")]
+        for i in range(2):
+            verdict, data = ("skip", {"busy": "process 7"}) if i in busy else ("pass", {})
+            checks += [Check(what, verdict, device=f"cuda:{i}", data=data) for what in ("gemm.bf16", "hbm.copy")]
+        return HostReport(name, "ok", checks=tuple(checks), verdict="skip" if busy else "pass")
+
+    text = recap(run_of(one("gpu01", 0, 1), one("gpu02", 1), one("gpu03")))
+    assert "not measured  gpu[01-02]: 3 GPUs in use and not put under load (--load-busy measures beside jobs)\n" in text
+    assert text.endswith("exit 0  every host is as wanted, as far as it was measured\n")
+    idle = recap(run_of(one("gpu03")))
+    assert "not measured" not in idle
+    assert idle.endswith("exit 0  every host is as wanted\n")
+
+
 def test_incidental_numbers_do_not_split_a_cause() -> None:
     hosts = [
         HostReport(f"gpu{n}", "failed", cause=f"apt: lock held by process {1000 + n} (/tmp/x{n})") for n in range(3)
