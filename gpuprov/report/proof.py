@@ -14,6 +14,8 @@ from gpuprov.wire.outcome import VERDICTS
 CHECK_BYTES = 500
 #: Names of checks between hosts begin so: they run on CPUs, too, and name hosts that may be called gpu01.
 BETWEEN_HOSTS = "fabric."
+#: What a check asks a person to do, the mildest first; what is not in it comes before all.
+ACTIONS = ("none", "monitor", "restart job", "reset GPU", "reboot", "isolate")
 #: Checks that only a GPU can answer, by the words of their names and devices.
 _GPU_WORDS = re.compile(
     r"(?i)(?:^|[^a-z])(?:gpus?|cuda|cudnn|nccl|nvml|nvlink|nvswitch|xid|ecc|pcie?|driver)(?:[^a-z]|$)"
@@ -113,11 +115,26 @@ def _missing(checks: tuple[Check, ...], expected: int | None, found: int | None)
 
 
 def _sentence(checks: tuple[Check, ...], verdict: str) -> str:
-    """Return one sentence about the first check with *verdict*, and the names of others that have it too."""
-    check, *others = (c for c in checks if c.verdict == verdict)
-    names = [name for name in dict.fromkeys(c.name for c in others) if name != check.name]
+    """Return one sentence about the gravest check with *verdict*, and the names of others that have it too."""
+    those = [c for c in checks if c.verdict == verdict]
+    check = max(those, key=_gravity)
+    names = [name for name in dict.fromkeys(c.name for c in those) if name != check.name]
     more = f" (and {', '.join(names[:3])}{' ...' if len(names) > 3 else ''})" if names else ""
     return f"{check.name}{f' on {check.device}' if check.device else ''}: {_finding(check)}{more}"
+
+
+def _gravity(check: Check) -> int:
+    return ACTIONS.index(check.action) if check.action in ACTIONS else -1
+
+
+def advice(host: HostReport) -> str:
+    """Return what the checks of an unhealthy host ask a person to do, "" for nothing: "reboot (gpu.lost, xid)"."""
+    bad = [c for c in host.checks if c.verdict in ("fail", "unknown") and _gravity(c) > ACTIONS.index("monitor")]
+    if not bad or not host.exit_code:
+        return ""
+    most = max(bad, key=_gravity).action
+    names = list(dict.fromkeys(c.name for c in bad if c.action == most))
+    return f"{most} ({', '.join(names[:3])}{' ...' if len(names) > 3 else ''})"
 
 
 def _finding(check: Check) -> str:

@@ -143,6 +143,8 @@ def _troubles(hosts: Iterable[HostReport], ink: Ink, width: int) -> Iterator[str
         indent = " " * 12
         text = f"{fold(group.hosts)}: {group.cause or 'no reason given'}"
         yield ink(group.outcome, f"{group.outcome:<12}") + wrapped(text, width, indent, 12)
+        if group.action:
+            yield indent + wrapped(f"action: {group.action}", width, indent, 12)
         if group.hint:
             yield ink("dim", indent + wrapped(f"hint: {group.hint}", width, indent, 12))
 
@@ -158,4 +160,5 @@ def _ending(report: RunReport, folder: str | None, ink: Ink, width: int) -> Iter
     code = report.exit_code
     word = "ok" if code == 0 else "unhealthy" if code == 3 else "failed"
     but = ", as far as it was measured" if used and code == 0 and not report.check else ""
-    yield ink(word, f"exit {code}") + f"  {meaning(code, check=report.check)}{but}"
+    simulated = " (SIMULATED hardware)" if any(h.simulated for h in report.hosts) else ""
+    yield ink(word, f"exit {code}") + f"  {meaning(code, check=report.check)}{but}{simulated}"

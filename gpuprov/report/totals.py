@@ -6,6 +6,8 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from gpuprov.report.proof import advice
+
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
@@ -38,7 +40,10 @@ def totals(host: HostReport) -> dict[str, int]:
 
 @dataclass(frozen=True, slots=True)
 class Group:
-    """Hosts with the same ending for the same reason. trouble is False when nothing is to be done."""
+    """Hosts with the same ending for the same reason. trouble is False when nothing is to be done.
+
+    action is what their checks ask a person to do, "" for nothing.
+    """
 
     outcome: str
     verdict: str
@@ -46,6 +51,7 @@ class Group:
     hint: str
     hosts: tuple[str, ...]
     trouble: bool
+    action: str = ""
 
 
 _SEVERITY = ("refused", "failed", "lost", "unreachable", "interrupted", "unhealthy", "changed", "ok")
@@ -60,13 +66,15 @@ def label(host: HostReport) -> str:
 
 def groups(hosts: Iterable[HostReport]) -> list[Group]:
     """Return the hosts grouped by outcome and cause, the worst first, larger groups before smaller ones."""
-    found: dict[tuple[str, str, str], list[HostReport]] = {}
+    found: dict[tuple[str, str, str, str], list[HostReport]] = {}
     for host in hosts:
-        key = (label(host), host.verdict, _INCIDENTAL.sub("#", host.cause))
+        key = (label(host), host.verdict, _INCIDENTAL.sub("#", host.cause), advice(host))
         found.setdefault(key, []).append(host)
     result = [
-        Group(word, verdict, those[0].cause, those[0].hint, tuple(h.host for h in those), bool(those[0].exit_code))
-        for (word, verdict, _), those in found.items()
+        Group(
+            word, verdict, those[0].cause, those[0].hint, tuple(h.host for h in those), bool(those[0].exit_code), action
+        )
+        for (word, verdict, _, action), those in found.items()
     ]
     return sorted(result, key=lambda g: (_SEVERITY.index(g.outcome), -len(g.hosts), g.cause))
 

@@ -5,6 +5,7 @@ import re
 import pytest
 
 from gpuprov.report.ink import Ink, plural, seconds, wants_color
+from gpuprov.report.proof import proof_verdict
 from gpuprov.report.terminal import recap
 from gpuprov.report.totals import groups, label, slowest, totals
 from gpuprov.results import Check, HostReport, RunReport, TaskResult
@@ -51,7 +52,23 @@ def test_coverage_is_stated() -> None:
 
 def test_simulated_hardware_is_said_loudly() -> None:
     assert "SIMULATED" not in recap(rehearsal.report(4))
-    assert "SIMULATED hardware on 4 hosts" in recap(rehearsal.report(4, simulated=True))
+    text = recap(rehearsal.report(4, simulated=True))
+    assert "SIMULATED hardware on 4 hosts" in text
+    assert text.endswith(" (SIMULATED hardware)\n")
+
+
+def test_the_gravest_check_is_told_first_with_what_to_do() -> None:
+    checks = (
+        Check("process", "fail", reason="did not end", device="gpu:0"),
+        Check("xid", "fail", reason="XID 48", action="reset GPU"),
+        Check("gpu.hung", "fail", reason="gpu:0 hangs", action="reboot", device="gpu:0"),
+        Check("gpu.power", "warn", reason="low", action="isolate"),
+    )
+    text = recap(run_of(HostReport("gpu01", "ok", checks=checks, verdict="fail", cause=proof_verdict(checks)[1])))
+    assert "unhealthy   gpu01: gpu.hung on gpu:0: gpu:0 hangs (and process, xid)\n" in text
+    assert "            action: reboot (gpu.hung)\n" in text
+    only_warned = HostReport("gpu01", "ok", checks=checks[3:], verdict="warn", cause="gpu.power: low")
+    assert "action:" not in recap(run_of(only_warned))
 
 
 def test_gpus_that_jobs_use_are_no_silent_green() -> None:
