@@ -126,7 +126,73 @@ class Verdicts(unittest.TestCase):
         self.assertEqual(told(mild, line(74))[1], ("sxid", "fail", "0000:c1:00.0", "reboot"))
 
 
+class Over(unittest.TestCase):
+    DAYS = 30 * 86400.0
+
+    def told(self, *entries: tuple[float, str], truncated: bool = False) -> list[tuple]:
+        its = dict(log(truncated=truncated), entries=[{"at_s": at, "text": text} for at, text in entries])
+        found = xid.judge(dict(its, now_s=self.DAYS))
+        return [(item["name"], item["verdict"], item["reason"]) for item in found]
+
+    def test_what_a_job_did_more_than_a_day_ago_is_told_and_not_judged(self) -> None:
+        for code in (13, 31, 45, 94, 145):
+            (name, verdict, reason), _ = self.told((100.0, line(code, "x")))
+            self.assertEqual((name, verdict), ("xid", "pass"), code)
+            self.assertIn(f"{code} on {PCI} (1x), more than a day ago", reason)
+            self.assertEqual(self.told((self.DAYS - 3600.0, line(code, "x")))[0][1], "warn", code)
+        self.assertEqual(self.told((100.0, line(79)))[0][1], "fail")
+        self.assertEqual(self.told((100.0, line(48)))[0][1], "fail")
+        self.assertEqual(self.told((100.0, line(168)))[0][1], "warn")
+
+    def test_an_error_that_a_switch_survived_is_no_news_a_day_later(self) -> None:
+        mild = "nvidia-nvswitch3: SXid (PCI:0000:c1:00.0): 20009, Non-fatal, Link 46 RX Short Error Rate"
+        self.assertEqual(self.told((100.0, mild))[1][1], "pass")
+        self.assertEqual(self.told((100.0, mild.replace("Non-fatal", "Fatal")))[1][1], "fail")
+
+    def test_what_a_reset_has_cured(self) -> None:
+        loaded = "NVRM: loading NVIDIA UNIX Open Kernel Module for x86_64  580.95.05  Release Build"
+        well = line(154, "GPU recovery action changed from 0x1 (GPU Reset Required) to 0x0 (None)")
+        for cure in (loaded, well):
+            found = self.told((100.0, line(119)), (200.0, cure))
+            self.assertEqual([item[1] for item in found], ["pass", "pass"])
+            self.assertIn("119 on 0000:1b:00.0 (1x), before the GPU was reset", found[0][2])
+            self.assertEqual(self.told((100.0, cure), (200.0, line(119)))[0][1], "fail")
+            self.assertEqual(self.told((100.0, line(119)), (101.0, cure), (102.0, line(119)))[0][1], "fail")
+            self.assertEqual(self.told((100.0, line(79)), (200.0, cure))[0][1], "fail")
+        other = line(154, "GPU recovery action changed from 0x1 (GPU Reset Required) to 0x0 (None)", "0000:9b:00")
+        self.assertEqual(self.told((100.0, line(119)), (200.0, other))[0][1], "fail")
+
+    def test_a_log_whose_beginning_is_lost_tells_how_far_back_it_goes(self) -> None:
+        found = self.told((self.DAYS - 7 * 86400.0, "usb 1-1: new"), truncated=True)
+        self.assertEqual([item[1] for item in found], ["pass", "pass"])
+        self.assertIn("no XID in the last 168 h, as far back as the kernel's log goes, that needs", found[0][2])
+        found = self.told((self.DAYS - 3600.0, "usb 1-1: new"), truncated=True)
+        self.assertEqual([item[1] for item in found], ["unknown", "unknown"])
+
+
 class Lines(unittest.TestCase):
+    def test_a_slice_of_a_gpu(self) -> None:
+        (event,) = xid.events(
+            log("NVRM: Xid (PCI:0000:1b:00 GPU-I:05): 94, pid=7194, Contained: CE User Channel (0x9).")
+        )
+        self.assertEqual((event["pci"], event["code"]), (PCI, 94))
+
+    def test_a_process_that_is_not_known(self) -> None:
+        (event,) = xid.events(
+            log("NVRM: Xid (PCI:0000:1b:00): 79, pid='<unknown>', name=<unknown>, GPU has fallen off")
+        )
+        self.assertEqual(event["code"], 79)
+
+    def test_an_nvswitch_error_in_several_lines_is_as_bad_as_the_line_that_says_so(self) -> None:
+        start = "nvidia-nvswitch3: SXid (PCI:0000:c1:00.0): 24007, "
+        rest = ("Severity 1 Engine instance 46 Sub-engine instance 00", "Data {0x00140004, 0x00100000, 0x00000000}")
+        its = log(start + "Fatal, Link 46 sourcetrack timeout", *(start + text for text in rest), every_s=0.1)
+        self.assertEqual([item["verdict"] for item in xid.judge(its)], ["pass", "fail", "pass"])
+        fatal, mild = (line(149, f"NETIR_LINK_EVT {word} XC0 i0 Link 00") for word in ("Fatal", "Nonfatal"))
+        for every_s in (0.1, 100.0):
+            found = xid.judge(log(fatal, mild, every_s=every_s))
+            self.assertEqual((found[0]["verdict"], found[0]["action"]), ("fail", "reset GPU"))
+
     def test_other_lines_are_none(self) -> None:
         self.assertEqual(xid.events(log("NVRM: GPU 0000:1b:00.0: RmInitAdapter failed!", "Xid 79", "usb 1-1: new")), [])
 
