@@ -69,7 +69,8 @@ class Grown(unittest.TestCase):
 
     def test_links(self) -> None:
         for key, grew, expected in (
-            ("errors.replay", 1, "warn"),
+            ("errors.replay", 4, None),
+            ("errors.replay", 5, "warn"),
             ("errors.recovery", 1, "warn"),
             ("errors.crc_flit", 7000, "warn"),
             ("errors.crc_flit", 5000, None),

@@ -9,6 +9,7 @@ import os
 import struct
 
 from gpuprov.proof.check import check
+from gpuprov.proof.checks.each import virtual
 from gpuprov.proof.checks.versions import pci_gpus
 from gpuprov.proof.parts import Part
 
@@ -91,17 +92,16 @@ def run_acs(context: Context, report: Report) -> None:
     """Judge the PCI bridges above each GPU: access control services send peer transfers the long way."""
     gpus = pci_gpus(context.path("sys"))
     bridges = sorted({bridge for gpu in gpus for bridge in _bridges(context, gpu)})
-    virtual = any(line.startswith("flags") and " hypervisor" in line for line in _lines(context.path("proc/cpuinfo")))
     states = {bridge: acs_control(_bytes(context.path("sys/bus/pci/devices", bridge, "config"))) for bridge in bridges}
-    report.check(judge_acs(len(gpus), states, virtual))
+    report.check(judge_acs(len(gpus), states, virtual(context)))
 
 
-def judge_acs(gpus: int, states: Mapping[str, int | None], virtual: bool) -> Message:
+def judge_acs(gpus: int, states: Mapping[str, int | None], guest: bool) -> Message:
     """Judge by the control registers of the bridges, None where one cannot be read. Pure."""
     name = "pcie.acs"
     if gpus < 2:
         return check(name, "skip", "one GPU has no peer" if gpus else "no NVIDIA GPU on the PCI bus")
-    if virtual:
+    if guest:
         return check(name, "skip", "a virtual machine: its host needs ACS to keep machines apart")
     if not states:
         return check(name, "skip", "no PCI bridge above the GPUs is visible here")

@@ -30,6 +30,7 @@ CANNOT = {
     "FunctionNotFound": "this driver, or this nvidia-ml-py, does not know the question",
     "ArgumentVersionMismatch": "this driver does not know the question in this form",
     "InvalidArgument": "this driver does not know the question",
+    "Deprecated": "this driver does not answer the question any more",
 }
 #: What other errors mean, in words; those that are not here are given by NVML's name.
 _WORDS = {
@@ -81,6 +82,12 @@ class Gpu:
         errors = {value.get("error", "") if isinstance(value, dict) else "" for value in self.values.values()}
         gone = sorted(errors & set(LOST)) or (sorted(errors) if len(errors) == 1 and "" not in errors else [])
         return f"NVML says {gone[0]}" if gone else ""
+
+    @property
+    def sliced(self) -> bool:
+        """Whether MIG is on: it is used in slices, and reaches no other GPU."""
+        mode = self.get("mig")
+        return isinstance(mode, list) and bool(mode[:1] and mode[0])
 
 
 class Found:
@@ -238,6 +245,15 @@ def _gpus(count: int) -> str:
 def named(gpus: list[Gpu]) -> str:
     """Return the names of GPUs: gpu:1, gpu:3."""
     return ", ".join(gpu.device for gpu in gpus)
+
+
+def virtual(context: Context) -> bool:
+    """Say whether this is a virtual machine, as an x86 processor says; no other processor does."""
+    try:
+        with open(context.path("proc/cpuinfo"), encoding="utf-8", errors="replace") as f:
+            return any(line.startswith("flags") and " hypervisor" in line for line in f)
+    except OSError:
+        return False
 
 
 def minutes_up(context: Context) -> float | None:

@@ -29,17 +29,19 @@ def persistence(gpu: Gpu, context: Context) -> Found:  # noqa: ARG001 - one shap
 
 
 def mig(gpu: Gpu, context: Context) -> Found:
-    """MIG is on or off as the inventory says; where it says nothing, off."""
+    """MIG is on or off as the inventory says, or either ("any"); where it says nothing, off."""
     current, pending = (bool(value) for value in gpu["mig"])
     state = {True: "on", False: "off"}
     wanted = context.expect.get("mig")
     if current != pending:
         reason = f"has MIG {state[current]} until the next reset, then {state[pending]}"
         return Found("warn", state[current], reason, "reset GPU", state[pending])
-    if current == bool(wanted):
-        return Found("pass", state[current], expected=state[current])
+    if wanted == "any" or current == bool(wanted):
+        return Found("pass", state[current], expected=wanted if wanted == "any" else state[current])
     verdict = "warn" if wanted is None else "fail"
-    said = "nobody said that it should" if wanted is None else f"{state[bool(wanted)]} is wanted"
+    said = "nobody said that it should (mig: true or any in the inventory)"
+    if wanted is not None:
+        said = f"{state[bool(wanted)]} is wanted"
     reason = (
         f"has MIG {state[current]}, {said}: measurements see a slice of the GPU" if current else f"has MIG off, {said}"
     )

@@ -1,0 +1,68 @@
+"""Healthy hosts of many kinds have no warning: what a model lacks or an admin chose is a skip with its reason."""
+
+from __future__ import annotations
+
+import pytest
+
+from gpuprov.proof.checks import around
+from gpuprov.proof.parts import Context
+from tests.support.boxes import BOXES, cards, linked, mesh_guest, sliced
+from tests.support.gpu_case import PARTS
+from tests.support.readings import Host, gpu, reading
+
+
+def look(root, its: dict, files: dict | None = None, **expect: object) -> list[dict]:
+    """Return the checks of a host with these GPUs and files."""
+    host = Host(root)
+    host.write("proc/uptime", "864000.00 1.0\n")
+    host.write("sys/module/nvidia/version", "580.95.05\n")
+    for one in its["gpus"]:
+        host.pci(one["address"])
+    for path, text in (files or {}).items():
+        host.write(path, text)
+    context = Context(root=str(root), expect=expect)
+    found: list[dict] = []
+    report = type("Report", (), {"check": staticmethod(found.append), "stage": staticmethod(str)})
+    for part in around.PARTS:
+        part.run(context, report)
+    return found + [item for part in PARTS for item in part.run(context, its)]
+
+
+def bad(found: list[dict]) -> list[tuple]:
+    return [(i["name"], i["verdict"], i["device"]) for i in found if i["verdict"] not in ("pass", "skip")]
+
+
+@pytest.mark.parametrize("name", BOXES)
+def test_it_has_no_warning(tmp_path, monkeypatch, name):
+    for variable in around.HARMFUL:
+        monkeypatch.delenv(variable, raising=False)
+    box = BOXES[name]
+    found = look(tmp_path, box.reading(), box.files, **box.expect)
+    assert [item for item in found if item["verdict"] not in ("pass", "skip")] == []
+    assert all(len(item["reason"]) > 15 for item in found if item["verdict"] == "skip")
+
+
+def of(found: list[dict], name: str) -> list[tuple]:
+    return [(i["verdict"], i["device"]) for i in found if i["name"] == name and i["verdict"] not in ("pass", "skip")]
+
+
+@pytest.mark.parametrize(
+    ("its", "sick"),
+    [
+        (lambda: cards(12, 11, 0, 0), "gpu:1"),  # a link of a bridge
+        (lambda: cards(12, 12, 8, 12), "gpu:2"),  # a bridge of its three
+        (lambda: reading(*(linked(gpu(i), 18 - (i == 3), 18) for i in range(8))), "gpu:3"),
+    ],
+)
+def test_a_link_that_should_be_up_is_a_fail(tmp_path, its, sick):
+    assert of(look(tmp_path, its()), "nvlink.links") == [("fail", sick)]
+
+
+def test_a_gpu_that_is_not_sliced_needs_its_links(tmp_path):
+    its = sliced()
+    linked(its["gpus"][0], 0, 12)
+    assert of(look(tmp_path, its, mig=True), "nvlink.links") == [("fail", "gpu:0")]
+
+
+def test_a_mesh_on_bare_metal_is_whole(tmp_path):
+    assert {verdict for verdict, _ in of(look(tmp_path, mesh_guest()), "nvlink.links")} == {"fail"}

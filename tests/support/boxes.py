@@ -1,0 +1,89 @@
+"""Healthy hosts that are not eight H100s on bare metal: what NVML and the kernel say there, and nothing is wrong with.
+
+Made up from what these models and hosts are known to answer; none was recorded on such a host.
+"""
+
+from __future__ import annotations
+
+from types import MappingProxyType
+from typing import TYPE_CHECKING, NamedTuple
+
+from tests.support.readings import NOT_SUPPORTED, gpu, reading
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+DEPRECATED = {"error": "Deprecated"}
+GUEST = {"proc/cpuinfo": "processor : 0\nflags : fpu tsc hypervisor\n"}
+
+
+class Box(NamedTuple):
+    """A host: its reading, files below its root, and what its inventory expects."""
+
+    says: str
+    reading: Callable[[], dict]
+    files: Mapping[str, str] = MappingProxyType({})
+    expect: Mapping[str, object] = MappingProxyType({})
+
+
+def without(its: dict, *keys: str, error: dict = NOT_SUPPORTED) -> dict:
+    """Return the GPU without an answer to the questions whose keys begin so."""
+    for key in its["values"]:
+        if key.startswith(keys):
+            its["values"][key] = error
+    return its
+
+
+def linked(its: dict, up: int, of: int) -> dict:
+    """Return the GPU with so many of its links up."""
+    link = its["links"][0] if its["links"] else gpu()["links"][0]
+    its["links"] = [dict(link, state=int(number < up)) for number in range(of)]
+    return its
+
+
+def cards(*up: int, name: str = "NVIDIA A100 80GB PCIe", of: int = 12) -> dict:
+    """Return a host with a card for each number of links that are up."""
+    return reading(*(without(linked(gpu(index, name=name), count, of), "fabric") for index, count in enumerate(up)))
+
+
+def sliced() -> dict:
+    """Return A100s of which four have MIG on: those have turned their NVLinks off and count no utilisation."""
+    its = [without(linked(gpu(i, name="NVIDIA A100-SXM4-80GB"), 12, 12), "fabric") for i in range(8)]
+    for one in its[4:]:
+        one["values"]["mig"] = [1, 1]
+        linked(without(one, "utilization"), 0, 12)
+    whole = reading(*its)
+    for one in whole["gpus"]:
+        for other, peer in one["peers"].items():
+            if int(other) >= 4:
+                peer["p2p.read"] = NOT_SUPPORTED
+    return whole
+
+
+def blackwell(*, name: str = "NVIDIA B200", count: int = 8) -> dict:
+    """Return GPUs whose links sleep at rest and count errors in another way, under a driver that gave questions up."""
+    its = [gpu(index, name=name) for index in range(count)]
+    for one in its:
+        without(one, "clock.sm_application", "retired", error=DEPRECATED)
+        for link in one["links"]:
+            link.update({key: NOT_SUPPORTED for key in link if key.startswith("errors.")}, state=2)
+    return reading(*its)
+
+
+def mesh_guest() -> dict:
+    """Return four of the eight V100s of a cube mesh."""
+    ups = (4, 4, 5, 5)
+    its = [without(linked(gpu(i, name="Tesla V100-SXM2-16GB"), up, 6), "fabric", "mig") for i, up in enumerate(ups)]
+    return reading(*its)
+
+
+BOXES = {
+    "no bridges": Box("four cards that bridges could join, and none is there", lambda: cards(0, 0, 0, 0)),
+    "one bridge of two": Box("four cards of which bridges join two", lambda: cards(12, 12, 0, 0)),
+    "h100-nvl": Box(
+        "cards whose bridges use 12 of 18 links", lambda: cards(12, 12, 12, 12, name="NVIDIA H100 NVL", of=18)
+    ),
+    "mig": Box("half of the GPUs sliced, as the inventory says", sliced, expect={"mig": "any"}),
+    "b200": Box("links asleep, application clocks given up by the driver", blackwell),
+    "mesh in a vm": Box("four GPUs of a cube mesh of eight in a virtual machine", mesh_guest, GUEST),
+}
