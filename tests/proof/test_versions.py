@@ -5,6 +5,7 @@ import tempfile
 import unittest
 
 from gpuprov.proof.checks import versions
+from tests.support.readings import Host
 
 
 def found(**changes: object) -> dict:
@@ -110,6 +111,20 @@ class Verdicts(unittest.TestCase):
         self.assertEqual(judged(driver=None, driver_reason="pynvml is not installed")["driver"]["verdict"], "unknown")
 
 
+class Sliced(unittest.TestCase):
+    def test_a_process_sees_one_slice_at_most(self) -> None:
+        one = [found()["devices"][0]]
+        for sliced, expected in ((1, "skip"), (2, "skip"), (0, "fail")):
+            self.assertEqual(judged(2, devices=one, sliced=sliced)["gpu.count"]["verdict"], expected)
+
+    def test_no_slice_is_made(self) -> None:
+        none = {"available": False, "devices": [], "sliced": 2}
+        checks = judged(2, available_reason="No CUDA GPUs are available", **none)
+        self.assertEqual([checks[name]["verdict"] for name in ("cuda.available", "gpu.count")], ["skip", "skip"])
+        checks = judged(2, available_reason="CUDA driver initialization failed", **none)
+        self.assertEqual(checks["cuda.available"]["verdict"], "fail")
+
+
 class PciBus(unittest.TestCase):
     def test_only_nvidia_display_and_3d_controllers_count(self) -> None:
         with tempfile.TemporaryDirectory() as root:
@@ -126,6 +141,19 @@ class PciBus(unittest.TestCase):
                     with open(os.path.join(folder, name), "w") as f:
                         f.write(text + "\n")
             self.assertEqual(versions.pci_gpus(root), ["0000:01:00.0", "0000:02:00.0"])
+
+    def test_what_others_have_by_choice_does_not_count(self) -> None:
+        with tempfile.TemporaryDirectory() as root:
+            host = Host(root)
+            for number in range(1, 6):
+                host.pci(f"0000:0{number}:00.0")
+            for number, driver in ((1, "nvidia"), (2, "vfio-pci"), (3, "nvidia")):
+                os.symlink(f"../drivers/{driver}", f"{root}/sys/bus/pci/devices/0000:0{number}:00.0/driver")
+            os.symlink("../0000:01:00.0", f"{root}/sys/bus/pci/devices/0000:04:00.0/physfn")
+            for number, word in ((1, "No"), (3, "Yes")):
+                text = f"Model: \t NVIDIA L40S\nGPU Excluded:\t {word}\n"
+                host.write(f"proc/driver/nvidia/gpus/0000:0{number}:00.0/information", text)
+            self.assertEqual(versions.pci_gpus(f"{root}/sys"), ["0000:01:00.0", "0000:05:00.0"])
 
     def test_no_pci_bus_at_all(self) -> None:
         self.assertEqual(versions.pci_gpus("/nowhere"), [])

@@ -8,7 +8,7 @@ from __future__ import annotations
 from types import MappingProxyType
 from typing import TYPE_CHECKING, NamedTuple
 
-from tests.support.readings import NOT_SUPPORTED, gpu, reading
+from tests.support.readings import NOT_SUPPORTED, geforce, gpu, reading
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -77,7 +77,28 @@ def mesh_guest() -> dict:
     return reading(*its)
 
 
+def workstation() -> dict:
+    """Return two 4090s of two makers, and a small card for the screens."""
+    its = [geforce(0), geforce(1), geforce(2)]
+    its[1]["values"].update({"pci.subsystem": 0x40E51458, "vbios": "95.02.3C.40.A1", "power.limit": 480_000})
+    its[2]["values"].update({"name": "NVIDIA T400 4GB", "memory.total": 4 << 30, "pci.device": 0x1FF210DE})
+    its[2]["values"]["power.limit"] = NOT_SUPPORTED
+    for one in its:
+        one["values"]["power.default"] = one["values"]["power.enforced"] = one["values"]["power.limit"]
+    return reading(*its)
+
+
+def station() -> dict:
+    """Return the A100s of a station, and the GPU that drives its screens and has less of everything."""
+    its = [without(gpu(i, name="NVIDIA A100-SXM4-80GB"), "fabric") for i in range(4)]
+    screen = geforce(4)
+    screen["values"].update({"name": "NVIDIA DGX Display", "memory.total": 4 << 30, "vbios": "94.07.5E.00.01"})
+    return reading(*its, without(screen, "gsp_firmware", "power.limit"))
+
+
 BOXES = {
+    "workstation": Box("two 4090s of two makers and a small card for the screens", workstation),
+    "station": Box("A100s, and a GPU for the screens", station),
     "no bridges": Box("four cards that bridges could join, and none is there", lambda: cards(0, 0, 0, 0)),
     "one bridge of two": Box("four cards of which bridges join two", lambda: cards(12, 12, 0, 0)),
     "h100-nvl": Box(

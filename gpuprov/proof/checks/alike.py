@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
+
 from gpuprov.proof.check import check
-from gpuprov.proof.checks.each import Gpu, data_of, gpus_of, named, unread
+from gpuprov.proof.checks.each import CANNOT, Gpu, data_of, gpus_of, named, unread
 from gpuprov.proof.parts import Part
 
 TYPE_CHECKING = False
@@ -13,6 +15,10 @@ if TYPE_CHECKING:
     from gpuprov.proof.check import Message
     from gpuprov.proof.parts import Context
 
+#: Cards of desktops: their owner mixes models and makers as he likes, and one may be there for the screen alone.
+_DESKTOP = re.compile(r"(?i)geforce|titan|quadro|\brtx\b|display|\b[TP]\d{3,4}\b|\bnvs\b|\bgt\b|\bgtx\b")
+#: What is compared among cards of one maker only, where owners choose their makers.
+_BY_MAKER = ("VBIOS", "power limit", "part")
 #: What is compared: its words, NVML's keys, the verdict and the action when it differs.
 PROPERTIES = (
     ("model", ("name",), "warn", "none"),
@@ -39,20 +45,37 @@ def alike(context: Context, reading: Message) -> list[Message]:
     same: Message = {}
     unknown = []
     for words, keys, verdict, action in PROPERTIES:
-        groups = [gpus] if words == "model" else _by_model(gpus)
+        groups = _groups(gpus, words)
         odd = [found for group in groups for found in _odd(group, keys)]
         checks += [_differs(name, words, gpu, value, usual, verdict, action) for gpu, value, usual in odd]
         values = _values(gpus, keys)
-        if len(values) < len(gpus) and not _none_can(gpus, keys):
+        if any(len(_values(group, keys)) < len(group) and not _none_can(group, keys) for group in groups):
             unknown.append(words)
         elif not odd and values:
-            same[words] = values[0][1] if len(groups) == 1 else "by model"
+            same[words] = values[0][1] if all(value == values[0][1] for _, value in values) else "by model"
     if unknown:
         checks.append(check(name, "unknown", f"could not be read on all GPUs: {', '.join(unknown)}"))
     if same:
         reason = f"{len(gpus)} of {len(gpus)} GPUs have the same {', '.join(same)}"
         checks.append(check(name, "pass", reason, measured=same))
     return checks
+
+
+def _groups(gpus: list[Gpu], words: str) -> list[list[Gpu]]:
+    """Return the GPUs in groups of those that have to be alike in this."""
+    if words == "model":
+        return [[gpu for gpu in gpus if not _desktop(gpu)]]
+    if words not in _BY_MAKER:
+        return _by_model(gpus)
+    makers: dict[Any, list[Gpu]] = {}
+    for gpu in gpus:
+        its = (gpu.get("name"), gpu.get("pci.subsystem") if _desktop(gpu) else None)
+        makers.setdefault(its, []).append(gpu)
+    return list(makers.values())
+
+
+def _desktop(gpu: Gpu) -> bool:
+    return bool(_DESKTOP.search(str(gpu.get("name", ""))))
 
 
 def _by_model(gpus: list[Gpu]) -> list[list[Gpu]]:
@@ -79,7 +102,7 @@ def _values(gpus: list[Gpu], keys: tuple[str, ...]) -> list[tuple[Gpu, Any]]:
 def _none_can(gpus: list[Gpu], keys: tuple[str, ...]) -> bool:
     """Say whether no GPU has this: NotSupported on all is no doubt."""
     answers = [gpu.values.get(key) for gpu in gpus for key in keys]
-    return all(isinstance(a, dict) and a.get("error") in ("NotSupported", "FunctionNotFound") for a in answers)
+    return all(isinstance(a, dict) and a.get("error") in CANNOT for a in answers)
 
 
 def _odd(gpus: list[Gpu], keys: tuple[str, ...]) -> list[tuple[Gpu, Any, Any]]:

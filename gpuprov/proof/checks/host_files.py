@@ -11,6 +11,7 @@ import os
 import subprocess
 
 from gpuprov.proof.check import check
+from gpuprov.proof.checks.versions import withheld
 from gpuprov.proof.parts import Part
 
 TYPE_CHECKING = False
@@ -162,11 +163,12 @@ def uptime_s(context: Context) -> float:
 
 
 def gpus(context: Context) -> list[str]:
-    """Return the PCI addresses of NVIDIA's display and 3D controllers. Raises Untold."""
+    """Return the PCI addresses of NVIDIA's display and 3D controllers that are for this host to use. Raises Untold."""
     found = []
     for address in names(context, "/sys/bus/pci/devices"):
         top = f"/sys/bus/pci/devices/{address}"
-        if text(context, f"{top}/vendor") == "0x10de" and (text(context, f"{top}/class") or "")[:6] in _GPU_CLASSES:
+        kind = (text(context, f"{top}/class") or "")[:6]
+        if text(context, f"{top}/vendor") == "0x10de" and kind in _GPU_CLASSES and not withheld(context.path(top)):
             found.append(address)
     return found
 

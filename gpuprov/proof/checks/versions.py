@@ -6,8 +6,10 @@ kernel has run yet; that it says False on a host with a GPU is the commonest fau
 
 from __future__ import annotations
 
+import contextlib
 import glob
 import os
+import re
 import sys
 import warnings
 
@@ -27,10 +29,31 @@ NVIDIA = "0x10de"
 DISPLAY_CLASSES = ("0x0300", "0x0302")
 
 
+#: What torch says where CUDA works and shows it nothing.
+_NO_SLICE = re.compile(r"(?i)no cuda gpus are available|no cuda-capable device")
+#: Kernel drivers that hold a device for a virtual machine.
+_FOR_GUESTS = ("vfio-pci", "vfio_pci", "nvgrace-gpu-vfio-pci", "pci-stub", "pciback", "xen-pciback")
+
+
 def pci_gpus(sysfs: str = "/sys") -> list[str]:
-    """Return the PCI addresses of NVIDIA display and 3D controllers."""
+    """Return the PCI addresses of NVIDIA display and 3D controllers that are for this host to use."""
     folders = sorted(glob.glob(os.path.join(sysfs, "bus/pci/devices/*")))
-    return [os.path.basename(folder) for folder in folders if _is_gpu(folder)]
+    return [os.path.basename(folder) for folder in folders if _is_gpu(folder) and not withheld(folder)]
+
+
+def withheld(folder: str) -> str:
+    """Return why the GPU with this folder in sysfs is not for the host's driver, by somebody's choice; "" if it is."""
+    if os.path.exists(os.path.join(folder, "physfn")):
+        return "it is a virtual function, a part of another"
+    with contextlib.suppress(OSError):
+        driver = os.path.basename(os.readlink(os.path.join(folder, "driver")))
+        if driver in _FOR_GUESTS:
+            return f"{driver} holds it for a virtual machine"
+    root = folder.rpartition("/sys/")[0] or "/"
+    told = os.path.join(root, "proc/driver/nvidia/gpus", os.path.basename(folder), "information")
+    if re.search(r"GPU Excluded:\s*Yes", _text(told)):
+        return "the driver was told to leave it alone (NVreg_ExcludedGpus)"
+    return ""
 
 
 def _is_gpu(folder: str) -> bool:
@@ -67,8 +90,25 @@ def collect() -> Message:
     found["cudnn"], found["cudnn_reason"] = _cudnn(torch)
     found["nccl"] = _nccl(torch)
     found["driver"], found["driver_reason"] = _driver()
+    found["sliced"] = _sliced()
     found["libraries"] = _libraries()
     return found
+
+
+def _sliced() -> int:
+    """Return on how many GPUs MIG is on: of their slices CUDA shows a process one at most."""
+    try:
+        import pynvml
+    except ImportError:
+        return 0
+    sliced = 0
+    with contextlib.suppress(pynvml.NVMLError):
+        pynvml.nvmlInit()
+        for index in range(pynvml.nvmlDeviceGetCount()):
+            with contextlib.suppress(pynvml.NVMLError):
+                sliced += bool(pynvml.nvmlDeviceGetMigMode(pynvml.nvmlDeviceGetHandleByIndex(index))[0])
+        pynvml.nvmlShutdown()
+    return sliced
 
 
 def _libraries() -> dict[str, list[str]]:
@@ -180,6 +220,9 @@ def judge_available(found: Message, expected: int | None) -> Message:
             reason = f"{why} ({found['torch']}), but the PCI bus has {_gpus(count)}"
             return check(name, "fail", reason, measured=False, expected=True)
         return check(name, "skip", f"no CUDA device: {why}", measured=False)
+    if found.get("sliced", 0) >= max(count, 1) and _NO_SLICE.search(why):
+        reason = f"MIG is on, on all {_gpus(count)}, and torch finds no slice: none is made, or none is given to it"
+        return check(name, "skip", reason, measured=False)
     reason = f"CUDA build of torch but is_available() is False: {why}"
     if count and expected != 0:
         return check(name, "fail", reason, measured=False, expected=True, action="reboot")
@@ -189,6 +232,11 @@ def judge_available(found: Message, expected: int | None) -> Message:
 def judge_count(found: Message, expected: int | None) -> Message:
     """Judge how many GPUs torch can use, by what was expected and by the PCI bus. Pure."""
     name, usable, count = "gpu.count", len(found["devices"]), len(found["pci_gpus"])
+    if found.get("sliced") and usable < max(count, expected or 0):
+        reason = (
+            f"MIG is on, on {_gpus(found['sliced'])}, and CUDA shows a process one slice at most: torch has {usable}"
+        )
+        return check(name, "skip", reason, measured=usable, expected=expected, unit="GPUs")
     if expected is not None and usable < expected:
         reason = f"{_gpus(expected)} expected, torch can use {usable} ({count} on the PCI bus)"
         action = "reboot" if count >= expected else "isolate"
