@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from gpuprov.proof.checks import around
+from gpuprov.proof.checks import around, pcie
 from gpuprov.proof.parts import Context
+from tests.proof.test_around import config
 from tests.support.boxes import BOXES, cards, linked, mesh_guest, sliced
 from tests.support.gpu_case import PARTS
 from tests.support.readings import Host, gpu, reading
@@ -66,3 +67,26 @@ def test_a_gpu_that_is_not_sliced_needs_its_links(tmp_path):
 
 def test_a_mesh_on_bare_metal_is_whole(tmp_path):
     assert {verdict for verdict, _ in of(look(tmp_path, mesh_guest()), "nvlink.links")} == {"fail"}
+
+
+@pytest.mark.parametrize(("slot", "speed", "expected"), [("16", "32.0", 2), ("8", "16.0", 0), ("0", "Unknown", 2)])
+def test_a_narrow_slow_link_is_judged_by_its_slot(tmp_path, slot, speed, expected):
+    its = reading(gpu(0, pcie__width=8, pcie__generation=4))
+    port = "sys/devices/pci0000:00/max_link_"
+    look(tmp_path, its, {port + "width": slot + "\n", port + "speed": speed + " GT/s PCIe\n"})
+    found = pcie.under_load(Context(root=str(tmp_path)), its)
+    assert len([item for item in found if item["verdict"] == "fail"]) == expected
+    built = Context(root=str(tmp_path), expect={"pcie_width": 8, "pcie_generation": 4})
+    assert [item for item in pcie.under_load(built, its) if item["verdict"] == "fail"] == []
+
+
+def test_a_gpu_on_a_port_of_its_own_has_no_transfer_that_acs_sends_around(tmp_path):
+    host = Host(tmp_path)
+    for number, above in enumerate(("0000:00:01.0", "0000:00:02.0", "0000:00:03.0/0000:10:00.0")):
+        host.pci(f"0000:{number + 17}:00.0", above=above)
+        port = above.rpartition("/")[2]
+        host.write(f"sys/devices/pci0000:00/{above}/config", config((0x000D, 0x1D)))
+        (tmp_path / "sys/bus/pci/devices" / port).symlink_to(tmp_path / "sys/devices/pci0000:00" / above)
+    (found,) = [item for item in look(tmp_path, reading(gpu(0))) if item["name"] == "pcie.acs"]
+    assert (found["verdict"], found["measured"]) == ("warn", 1)
+    assert found["data"]["evidence"][0].startswith("0000:10:00.0")

@@ -96,7 +96,36 @@ def station() -> dict:
     return reading(*its, without(screen, "gsp_firmware", "power.limit"))
 
 
+def guest() -> dict:
+    """Return GPUs of a virtual machine: half the lanes, an older generation than the card's, and no way to the slot."""
+    its = [
+        gpu(i, name="NVIDIA L40S", links=0, pcie__width=8, pcie__generation=3, pcie__generation_max=4) for i in (0, 1)
+    ]
+    for one in its:
+        one["values"].update({"utilization.gpu": 97, "pstate": 0})
+        without(one, "fabric", "mig", "temperature.memory")
+        one["links"] = [{"state": NOT_SUPPORTED}] * 18
+    return reading(*its)
+
+
+def grace(name: str = "NVIDIA GH200 480GB") -> dict:
+    """Return the GPU of a Grace Hopper: a narrow PCIe link, NVLinks to nobody."""
+    its = gpu(0, name=name, pcie__width=1, pcie__width_max=16, pcie__generation=4, utilization__gpu=90)
+    return reading(without(linked(its, 0, 18), "fabric"))
+
+
 BOXES = {
+    "vm": Box("two L40S in a virtual machine", guest, GUEST),
+    "gh200": Box("a Grace Hopper", grace),
+    "slot of 8 lanes": Box(
+        "a card in a slot that has eight lanes of generation 4",
+        lambda: reading(gpu(0, pcie__width=8, pcie__generation=4, utilization__gpu=90)),
+        {
+            "sys/devices/pci0000:00/max_link_width": "8\n",
+            "sys/devices/pci0000:00/max_link_speed": "16.0 GT/s PCIe\n",
+            "sys/devices/pci0000:00/0000:1b:00.0/aer_dev_nonfatal": "UnsupReq 3\nTOTAL_ERR_NONFATAL 3\n",
+        },
+    ),
     "workstation": Box("two 4090s of two makers and a small card for the screens", workstation),
     "station": Box("A100s, and a GPU for the screens", station),
     "no bridges": Box("four cards that bridges could join, and none is there", lambda: cards(0, 0, 0, 0)),

@@ -45,6 +45,8 @@ _FABRIC_MANAGER = "nv-fabricmanage"
 _ACS_CAPABILITY = 0x000D
 ACS_BITS = {0x04: "request redirect", 0x08: "completion redirect", 0x20: "egress control"}
 _PLAIN_CONFIG_BYTES = 256
+#: The number that every Linux gives the process namespace of the host itself.
+HOST_PIDS = "pid:[4026531836]"
 
 
 def run_environment(context: Context, report: Report) -> None:
@@ -70,8 +72,13 @@ def judge_environment(found: Mapping[str, tuple[str, str]]) -> Message:
 
 def run_fabric_manager(context: Context, report: Report) -> None:
     """Judge whether the fabric manager runs, on a host that has NVSwitches."""
+    switches = _nvswitches(context)
+    if switches and not host_processes(context):
+        reason = "NVSwitches are here, and the host's processes are not seen from this container: ask the host"
+        report.check(check("fabric.manager", "skip", reason))
+        return
     running = [pid for pid in _pids(context) if "".join(_lines(context.path("proc", pid, "comm"))) == _FABRIC_MANAGER]
-    report.check(judge_fabric_manager(len(_nvswitches(context)), running))
+    report.check(judge_fabric_manager(len(switches), running))
 
 
 def judge_fabric_manager(switches: int, pids: list[str]) -> Message:
@@ -91,7 +98,7 @@ def judge_fabric_manager(switches: int, pids: list[str]) -> Message:
 def run_acs(context: Context, report: Report) -> None:
     """Judge the PCI bridges above each GPU: access control services send peer transfers the long way."""
     gpus = pci_gpus(context.path("sys"))
-    bridges = sorted({bridge for gpu in gpus for bridge in _bridges(context, gpu)})
+    bridges = _switch_ports([_bridges(context, gpu) for gpu in gpus])
     states = {bridge: acs_control(_bytes(context.path("sys/bus/pci/devices", bridge, "config"))) for bridge in bridges}
     report.check(judge_acs(len(gpus), states, virtual(context)))
 
@@ -104,17 +111,21 @@ def judge_acs(gpus: int, states: Mapping[str, int | None], guest: bool) -> Messa
     if guest:
         return check(name, "skip", "a virtual machine: its host needs ACS to keep machines apart")
     if not states:
-        return check(name, "skip", "no PCI bridge above the GPUs is visible here")
+        return check(name, "skip", "no PCI switch joins GPUs here: between them transfers go by the CPU anyway")
     on = {bridge: control for bridge, control in states.items() if control and _redirects(control)}
     unknown = [bridge for bridge, control in states.items() if control is None]
     if on:
         told = [f"{bridge}: {', '.join(_redirects(control))}" for bridge, control in sorted(on.items())]
-        reason = f"ACS is on in {len(on)} PCI bridges above GPUs: transfers between GPUs go up to the CPU and back"
+        reason = (
+            f"ACS is on in {len(on)} ports of PCI switches above GPUs: transfers between GPUs go up to the CPU and back"
+        )
         return check(name, "warn", reason, len(on), 0, "bridges", action="none", data={"evidence": told[:6]})
     if unknown:
         reason = f"the configuration of {len(unknown)} PCI bridges cannot be read in full: root can"
         return check(name, "unknown", reason, data={"evidence": unknown[:6]})
-    return check(name, "pass", f"ACS is off in all {len(states)} PCI bridges above GPUs", measured=0, expected=0)
+    return check(
+        name, "pass", f"ACS is off in all {len(states)} ports of PCI switches above GPUs", measured=0, expected=0
+    )
 
 
 def acs_control(config: bytes) -> int | None:
@@ -142,6 +153,13 @@ def _bridges(context: Context, gpu: str) -> list[str]:
     return [name for name in above if name.count(":") == 2 and "." in name]
 
 
+def _switch_ports(paths: list[list[str]]) -> list[str]:
+    """Return the ports of switches above GPUs. What hangs on a port of the CPU alone has nothing to be sent around."""
+    direct = [path[0] for path in paths if len(path) == 1]
+    found = {port for path in paths for port in path[1:]} | {port for port in direct if direct.count(port) > 1}
+    return sorted(found)
+
+
 def _nvswitches(context: Context) -> list[str]:
     folder = context.path("sys/bus/pci/devices")
     return [name for name in _names(folder) if _is_nvswitch(os.path.join(folder, name))]
@@ -150,6 +168,14 @@ def _nvswitches(context: Context) -> list[str]:
 def _is_nvswitch(folder: str) -> bool:
     kind, vendor = ("".join(_lines(os.path.join(folder, name))) for name in ("class", "vendor"))
     return vendor == "0x10de" and kind.startswith(_NVSWITCH_CLASS)
+
+
+def host_processes(context: Context) -> bool:
+    """Say whether this sees the host's processes, and not a container's own."""
+    try:
+        return os.readlink(context.path("proc/self/ns/pid")) == HOST_PIDS
+    except OSError:
+        return True
 
 
 def _pids(context: Context) -> list[str]:

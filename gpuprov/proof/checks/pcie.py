@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import math
+import os
+import re
 
 from gpuprov.proof.checks import thermal
-from gpuprov.proof.checks.each import Found, Gpu, each, minutes_up
+from gpuprov.proof.checks.each import Found, Gpu, each, minutes_up, virtual
 from gpuprov.proof.parts import Part
 
 TYPE_CHECKING = False
@@ -17,43 +19,95 @@ if TYPE_CHECKING:
 REPLAYS_PER_MINUTE = {1: 0.15, 2: 0.3, 3: 0.48, 4: 0.96, 5: 1.92, 6: 3.84}
 
 
+#: More lanes than this are a virtual port's, and no slot's.
+_MOST_LANES = 16
+
+
 def allowed(generation: int, lanes: int, minutes: float = 1.0) -> int | None:
     """Return how many replays a healthy link may have in *minutes*, None for a generation without a number. Pure."""
     rate = REPLAYS_PER_MINUTE.get(generation)
     return None if rate is None else max(1, math.ceil(rate * lanes * max(minutes, 1.0)))
 
 
-def width(gpu: Gpu, context: Context) -> Found:  # noqa: ARG001 - one shape for all judges
+def width(gpu: Gpu, context: Context) -> Found:
     """The link has all the lanes that this GPU can have in this slot."""
     lanes, most = gpu["pcie.width"], gpu["pcie.width_max"]
-    if lanes < most:
-        reason = f"has a PCIe link of {lanes} lanes, {most} are possible: seat it again, look at riser and slot"
-        return Found("fail", lanes, reason, "isolate", most)
-    return Found("pass", lanes, expected=most)
+    wanted = context.expect.get("pcie_width")
+    if lanes >= (wanted or most):
+        return Found("pass", lanes, expected=wanted or most)
+    if not wanted:
+        why = _not_seen(gpu, context)
+        if why:
+            return Found("skip", lanes, f"{lanes} of {most} lanes: {why}")
+        slot = slot_of(context, gpu.address, "max_link_width")
+        if slot is not None and 0 < slot <= lanes:
+            return Found("pass", lanes, f"{gpu.device} has {lanes} lanes, its slot has no more", expected=slot)
+    reason = f"has a PCIe link of {lanes} lanes, {wanted or most} are possible: seat it again, look at riser and slot"
+    reason += "" if wanted else " (pcie_width in the inventory, if it is built so)"
+    return Found("fail", lanes, reason, "isolate", wanted or most)
 
 
-def generation(gpu: Gpu, context: Context) -> Found:  # noqa: ARG001 - one shape for all judges
+def generation(gpu: Gpu, context: Context) -> Found:
     """The link has its full speed, or rests because the GPU does."""
-    now, most = gpu["pcie.generation"], gpu["pcie.generation_max"]
-    if now >= most:
-        return Found("pass", now, expected=most)
+    found = generation_under_load(gpu, context)
+    if found.verdict != "fail":
+        return found
     busy = (gpu.get("utilization.gpu") or 0) > 0 and gpu.get("pstate") == 0
-    if not busy:
-        return Found(
-            "skip", now, f"the link rests at a lower generation than {most} while the GPU does: judged under load"
-        )
-    return _slow(now, most)
+    if busy:
+        return found
+    most = found.expected
+    reason = f"the link rests at a lower generation than {most} while the GPU does: judged under load"
+    return Found("skip", found.measured, reason)
 
 
-def generation_under_load(gpu: Gpu, context: Context) -> Found:  # noqa: ARG001 - one shape for all judges
+def generation_under_load(gpu: Gpu, context: Context) -> Found:
     """The link has its full speed."""
     now, most = gpu["pcie.generation"], gpu["pcie.generation_max"]
-    return _slow(now, most) if now < most else Found("pass", now, expected=most)
+    wanted = context.expect.get("pcie_generation")
+    if now >= (wanted or most):
+        return Found("pass", now, expected=wanted or most)
+    if not wanted:
+        why = _not_seen(gpu, context)
+        if why:
+            return Found("skip", now, f"generation {now} of {most}: {why}")
+        slot = slot_of(context, gpu.address, "max_link_speed")
+        if slot is not None and 0 < slot <= now:
+            return Found("pass", now, f"{gpu.device} has generation {now}, its slot has no more", expected=slot)
+    return _slow(now, wanted or most)
+
+
+#: GPUs that a CPU of NVIDIA's reaches by its own link: their PCIe carries next to nothing, and may be narrow.
+_WITH_CPU = re.compile(r"\bG[HB]\d+")
+#: What the kernel says of a port's highest speed, by generation.
+_SPEEDS = {"2.5": 1, "5": 2, "5.0": 2, "8": 3, "8.0": 3, "16.0": 4, "32.0": 5, "64.0": 6}
+
+
+def _not_seen(gpu: Gpu, context: Context) -> str:
+    """Return why it cannot be told whether this GPU's link should be better, or need not, "" where it can."""
+    if _WITH_CPU.search(str(gpu.get("name", ""))):
+        return "the CPU reaches this GPU by NVLink-C2C, little goes over its PCIe link"
+    if virtual(context):
+        return "what its slot has is not seen from a virtual machine, only from its host"
+    return ""
+
+
+def slot_of(context: Context, address: str, what: str) -> int | None:
+    """Return the most that the port above a GPU can: lanes, or generation; None where no port is to be seen."""
+    device = os.path.realpath(context.path("sys/bus/pci/devices", address)) if address else ""
+    try:
+        with open(os.path.join(os.path.dirname(device), what), encoding="ascii", errors="replace") as f:
+            word = f.read().split()[0]
+    except (OSError, IndexError):
+        return None
+    if what == "max_link_speed":
+        return _SPEEDS.get(word)
+    return int(word) if word.isdigit() and 0 < int(word) <= _MOST_LANES else None
 
 
 def _slow(now: int, most: int) -> Found:
     reason = (
-        f"has a PCIe link of generation {now} under load, {most} is possible: it transfers at a fraction of its speed"
+        f"has a PCIe link of generation {now} under load, {most} is possible: it transfers at a fraction of its speed "
+        "(pcie_generation in the inventory, if the firmware was told so)"
     )
     return Found("fail", now, reason, "isolate", most)
 
@@ -75,6 +129,8 @@ def replays(gpu: Gpu, context: Context) -> Found:
     return Found("pass", count, expected=f"<= {most}")
 
 
+#: What a device answers to whoever asks for what it does not have, as firmware and kernel do at the start: no fault.
+_PROBED = ("UnsupReq",)
 #: The kernel's error counters of a PCI device, worst first: file, verdict, action.
 AER = (
     ("aer_dev_fatal", "fail", "isolate"),
@@ -84,7 +140,8 @@ AER = (
 
 def aer(gpu: Gpu, context: Context) -> Found:
     """The kernel has counted no PCIe error of this GPU, but for as many corrected ones as noise explains."""
-    counts = {name: aer_total(context, gpu.address, name) for name in (*(row[0] for row in AER), "aer_dev_correctable")}
+    names = (*(row[0] for row in AER), "aer_dev_correctable")
+    counts = {name: aer_total(context, gpu.address, name, _PROBED) for name in names}
     if not gpu.address or all(count is None for count in counts.values()):
         return Found("skip", None, "the kernel keeps no PCIe error counters (AER) of it, as in a virtual machine")
     told = [f"{name} {count}" for name, count in counts.items()]
@@ -100,8 +157,8 @@ def aer(gpu: Gpu, context: Context) -> Found:
     return Found("pass", count, expected=None if most is None else f"<= {most}")
 
 
-def aer_total(context: Context, address: str, name: str) -> int | None:
-    """Return the total in one of the kernel's files of error counters, None when there is none."""
+def aer_total(context: Context, address: str, name: str, but: tuple[str, ...] = ()) -> int | None:
+    """Return the total in one of the kernel's files of error counters, without those of *but*; None without a file."""
     try:
         with open(context.path("sys/bus/pci/devices", address, name), encoding="ascii", errors="replace") as f:
             counts = [line.split() for line in f]
@@ -109,7 +166,9 @@ def aer_total(context: Context, address: str, name: str) -> int | None:
         return None
     numbers = {words[0]: int(words[1]) for words in counts if len(words) == 2 and words[1].isdigit()}
     total = [count for name, count in numbers.items() if name.startswith("TOTAL_")]
-    return total[0] if total else sum(numbers.values()) if numbers else None
+    if total:
+        return max(0, total[0] - sum(numbers.get(one, 0) for one in but))
+    return sum(count for one, count in numbers.items() if one not in but) if numbers else None
 
 
 def under_load(context: Context, reading: Message) -> list[Message]:
