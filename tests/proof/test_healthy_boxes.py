@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from gpuprov.proof.checks import around, pcie
+from gpuprov.proof.checks import around, modes, pcie
+from gpuprov.proof.checks.each import Gpu
 from gpuprov.proof.parts import Context
 from tests.proof.test_around import config
 from tests.support.boxes import BOXES, cards, linked, mesh_guest, sliced
@@ -90,3 +91,25 @@ def test_a_gpu_on_a_port_of_its_own_has_no_transfer_that_acs_sends_around(tmp_pa
     (found,) = [item for item in look(tmp_path, reading(gpu(0))) if item["name"] == "pcie.acs"]
     assert (found["verdict"], found["measured"]) == ("warn", 1)
     assert found["data"]["evidence"][0].startswith("0000:10:00.0")
+
+
+@pytest.mark.parametrize("name", ["services", "gh200", "workstation", "vm", "ecc off"])
+def test_its_gpus_are_free_to_be_measured(name):
+    assert [modes.use(Gpu(one)) for one in BOXES[name].reading()["gpus"]] == [("", "")] * BOXES[name].reading()["count"]
+
+
+def test_a_job_beside_services_is_one(tmp_path):
+    job = {"pid": 5, "memory": 1 << 30, "name": "python3"}
+    its = reading(gpu(0, processes__compute=[{"pid": 4, "memory": 1, "name": "Xorg"}, job]))
+    assert modes.use(Gpu(its["gpus"][0])) == ("process 5", "")
+    assert of(look(tmp_path, its, idle=True), "gpu.processes") == [("warn", "gpu:0")]
+
+
+def test_a_process_that_ended_after_nvml_was_asked_is_not_one_that_holds_memory(tmp_path):
+    (tmp_path / "proc/self/ns").mkdir(parents=True)
+    (tmp_path / "proc/self/ns/pid").symlink_to("pid:[4026531836]")
+    ended, gone = {"pid": 4_200_001, "memory": 1, "name": "python3"}, {"pid": 4_200_002, "memory": 1}
+    assert of(look(tmp_path, reading(gpu(0, processes__compute=[ended]))), "gpu.processes") == []
+    its = reading(gpu(0, processes__compute=[ended, gone]))
+    (found,) = [i for part in modes.PARTS for i in part.run(Context(root=str(tmp_path)), its) if i["verdict"] == "warn"]
+    assert found["reason"].endswith("is held by processes that are gone: 4200002")

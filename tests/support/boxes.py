@@ -85,6 +85,33 @@ def workstation() -> dict:
     its[2]["values"]["power.limit"] = NOT_SUPPORTED
     for one in its:
         one["values"]["power.default"] = one["values"]["power.enforced"] = one["values"]["power.limit"]
+    screens = [
+        {"pid": 2101, "memory": 1300 << 20, "name": "Xorg"},
+        {"pid": 2203, "memory": 900 << 20, "name": "gnome-shell"},
+    ]
+    its[0]["values"].update({"persistence": 0, "processes.graphics": screens, "memory.used": 2600 << 20})
+    its[0]["values"].update({"temperature": 83, "temperature.slowdown": 90})  # its fan aims at 83
+    return reading(*its)
+
+
+def unprotected() -> dict:
+    """Return T4s with ECC off: what is not counted is not supported."""
+    its = [
+        without(gpu(i, name="Tesla T4", links=0, ecc_mode=[0, 0]), "ecc.", "remapped", "fabric", "mig") for i in (0, 1)
+    ]
+    for one in its:
+        one["values"].update({"retired.single_bit": [], "retired.double_bit": [], "retired.pending": 0})
+        without(one, "temperature.memory")
+        one["links"] = [{"state": NOT_SUPPORTED}] * 18
+    return reading(*its)
+
+
+def watched() -> dict:
+    """Return H100s that a display server without a display, MPS and a watching daemon have open."""
+    its = [gpu(i) for i in range(8)]
+    for one in its:
+        one["values"]["processes.graphics"] = [{"pid": 1999, "memory": 4 << 20, "name": "Xorg"}]
+        one["values"]["processes.compute"] = [{"pid": 77, "memory": 30 << 20, "name": "nvidia-cuda-mps"}]
     return reading(*its)
 
 
@@ -111,6 +138,7 @@ def guest() -> dict:
 def grace(name: str = "NVIDIA GH200 480GB") -> dict:
     """Return the GPU of a Grace Hopper: a narrow PCIe link, NVLinks to nobody."""
     its = gpu(0, name=name, pcie__width=1, pcie__width_max=16, pcie__generation=4, utilization__gpu=90)
+    its["values"]["memory.used"] = 40 << 30  # the kernel's page cache
     return reading(without(linked(its, 0, 18), "fabric"))
 
 
@@ -127,6 +155,8 @@ BOXES = {
         },
     ),
     "workstation": Box("two 4090s of two makers and a small card for the screens", workstation),
+    "ecc off": Box("T4s with ECC off, as the inventory says", unprotected, expect={"ecc": False}),
+    "services": Box("an idle host whose GPUs services have open", watched, expect={"idle": True, "gpus": 8}),
     "station": Box("A100s, and a GPU for the screens", station),
     "no bridges": Box("four cards that bridges could join, and none is there", lambda: cards(0, 0, 0, 0)),
     "one bridge of two": Box("four cards of which bridges join two", lambda: cards(12, 12, 0, 0)),

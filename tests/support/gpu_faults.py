@@ -116,7 +116,7 @@ FAULTS = (
     _nvml("a reason for lower clocks that is new", "throttle", 0x10000, "gpu.throttle", "warn", "monitor"),
     _nvml("1 C below the slowdown threshold", "temperature", 86, "gpu.temperature", "fail", "isolate"),
     _nvml("7 C below the slowdown threshold", "temperature", 80, "gpu.temperature", "warn", "monitor"),
-    _nvml("hot memory", "temperature.memory", 94, "gpu.memory_temperature", "fail", "isolate"),
+    _nvml("hot memory", "temperature.memory", 95, "gpu.memory_temperature", "fail", "isolate"),
     _nvml("persistence mode off", "persistence", 0, "gpu.persistence", "warn", "none"),
     _nvml("MIG on", "mig", [1, 1], "gpu.mig", "warn", "none"),
     _nvml("compute mode prohibited", "compute_mode", 2, "gpu.compute_mode", "fail", "none"),

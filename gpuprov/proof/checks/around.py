@@ -11,6 +11,7 @@ import struct
 from gpuprov.proof.check import check
 from gpuprov.proof.checks.each import virtual
 from gpuprov.proof.checks.versions import pci_gpus
+from gpuprov.proof.nvml.reading import HOST_PIDS
 from gpuprov.proof.parts import Part
 
 TYPE_CHECKING = False
@@ -45,8 +46,6 @@ _FABRIC_MANAGER = "nv-fabricmanage"
 _ACS_CAPABILITY = 0x000D
 ACS_BITS = {0x04: "request redirect", 0x08: "completion redirect", 0x20: "egress control"}
 _PLAIN_CONFIG_BYTES = 256
-#: The number that every Linux gives the process namespace of the host itself.
-HOST_PIDS = "pid:[4026531836]"
 
 
 def run_environment(context: Context, report: Report) -> None:

@@ -28,6 +28,8 @@ _NS_PER_MS = 1e6
 CRC_PER_SECOND = 100.0
 #: Corrected memory errors that are blamed, per minute: none is normal in so short a time, a burst is a bad cell.
 CORRECTED_PER_MINUTE = 10.0
+#: Milliseconds, and the share of a load, for which clocks have to be held down to be blamed.
+HELD_DOWN_MS, HELD_DOWN_SHARE = 100, 0.01
 
 
 def _any_fails(action: str, words: str) -> Rule:
@@ -37,9 +39,11 @@ def _any_fails(action: str, words: str) -> Rule:
     return rule
 
 
-def _any_warns(words: str) -> Rule:
+def _held_down(words: str) -> Rule:
+    """Return the rule of milliseconds for which clocks were held down: a moment in which a load begins is none."""
+
     def rule(grew: int, gpu: Gpu, seconds: float) -> Blame:  # noqa: ARG001 - one shape for all rules
-        return ("warn", "monitor", words) if grew else None
+        return ("warn", "monitor", words) if grew >= max(HELD_DOWN_MS, seconds * 1000 * HELD_DOWN_SHARE) else None
 
     return rule
 
@@ -66,8 +70,8 @@ COUNTERS: tuple[tuple[str, str, int | None, Rule], ...] = (
     ("memory.remapped", "remapped", 1, _any_fails("reset GPU", "rows remapped for uncorrectable errors")),
     ("memory.pending", "remapped", 2, _any_fails("reset GPU", "rows that wait for a reset to be remapped")),
     ("pcie.replays", "pcie.replays", None, _replays),
-    ("violation.thermal", "violation.thermal", None, _any_warns("ms held down by temperature")),
-    ("violation.board_limit", "violation.board_limit", None, _any_warns("ms held down by the board's limit")),
+    ("violation.thermal", "violation.thermal", None, _held_down("ms held down by temperature")),
+    ("violation.board_limit", "violation.board_limit", None, _held_down("ms held down by the board's limit")),
 )
 #: Of violations that a loaded, healthy GPU has: measured, not blamed.
 MEASURED = ("violation.power", "violation.reliability")

@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import re
 
-from gpuprov.proof.checks.each import Found, Gpu, Unanswered, each
+from gpuprov.proof.checks.each import CANNOT, Found, Gpu, Unanswered, each
 from gpuprov.proof.parts import Part
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from gpuprov.proof.checks.each import Judge
     from gpuprov.proof.parts import Context
 
 #: Cards that are delivered with ECC off, where they have it at all.
@@ -49,8 +50,25 @@ def ecc_mode(gpu: Gpu, context: Context) -> Found:
         reason = f"has ECC {state[current]}, {state[not current]} is wanted: memory errors go unnoticed"
         if current:
             reason = "has ECC on, off is wanted"
+        elif wanted is None:
+            reason += " (ecc: false in the inventory, if it is meant)"
         return Found("fail", state[current], reason, "reset GPU", state[not current])
     return Found("pass", state[current])
+
+
+def _counted(judge: Judge) -> Judge:
+    """Return the judge of a counter of ECC, which is a skip where ECC is off and nothing is counted."""
+
+    def judged(gpu: Gpu, context: Context) -> Found:
+        try:
+            return judge(gpu, context)
+        except Unanswered as missing:
+            mode = gpu.get("ecc_mode")
+            if missing.error not in CANNOT or not isinstance(mode, list) or mode[0]:
+                raise
+            return Found("skip", None, "ECC is off: memory errors are neither seen nor counted")
+
+    return judged
 
 
 def uncorrected(gpu: Gpu, context: Context) -> Found:  # noqa: ARG001 - one shape for all judges
@@ -157,25 +175,29 @@ PARTS = (
         "ecc.uncorrected",
         "quick",
         "reading",
-        each("ecc.uncorrected", uncorrected, f"no uncorrected error {_LOADED}"),
+        each("ecc.uncorrected", _counted(uncorrected), f"no uncorrected error {_LOADED}"),
         "NVML: volatile ECC counters",
     ),
     Part(
         "ecc.lifetime",
         "quick",
         "reading",
-        each("ecc.lifetime", lifetime, "uncorrected errors of their lives counted"),
+        each("ecc.lifetime", _counted(lifetime), "uncorrected errors of their lives counted"),
         "NVML: aggregate ECC counters",
     ),
     Part(
         "ecc.corrected",
         "quick",
         "reading",
-        each("ecc.corrected", corrected, "corrected errors counted; only their rate can be bad"),
+        each("ecc.corrected", _counted(corrected), "corrected errors counted; only their rate can be bad"),
         "NVML: ECC counters",
     ),
     Part(
-        "ecc.sram", "quick", "reading", each("ecc.sram", sram, "no uncorrectable error in SRAM"), "NVML: SRAM counters"
+        "ecc.sram",
+        "quick",
+        "reading",
+        each("ecc.sram", _counted(sram), "no uncorrectable error in SRAM"),
+        "NVML: SRAM counters",
     ),
     Part(
         "memory.remapped",

@@ -3,18 +3,28 @@
 from __future__ import annotations
 
 import os
+import re
 
 from gpuprov.proof.checks.each import CANNOT, Found, Gpu, each
+from gpuprov.proof.nvml.reading import HOST_PIDS
 from gpuprov.proof.parts import Part
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from gpuprov.proof.check import Message
     from gpuprov.proof.checks.each import Run
     from gpuprov.proof.parts import Context
 
 COMPUTE_MODES = {0: "default", 1: "exclusive_thread", 2: "prohibited", 3: "exclusive_process"}
-#: The number that every Linux gives the process namespace of the host itself: only there are NVML's pids ours.
-_HOST_PIDS = "pid:[4026531836]"
+#: Programs that have GPUs open for others and are no job, by the 15 characters that the kernel keeps of a name:
+#: display servers and desktops, NVIDIA's own daemons, those that watch GPUs.
+SERVICES = (
+    *("Xorg", "X", "Xwayland", "gnome-shell", "gdm-x-session", "gdm-wayland-ses", "gnome-session-b", "sddm"),
+    *("kwin_wayland", "kwin_x11", "plasmashell", "lightdm", "weston", "mutter", "cosmic-comp", "sway", "Hyprland"),
+    *("nvidia-persiste", "nvidia-cuda-mps", "nv-fabricmanage", "nv-hostengine", "dcgm-exporter", "nvsm_core", "gpud"),
+)
+#: GPUs whose memory is a NUMA node of the host, in which the kernel keeps pages of its own.
+_COHERENT = re.compile(r"\bG[HB]\d+")
 #: Memory that a GPU without processes may hold: the driver's own, and its page tables.
 IDLE_MEMORY_FRACTION = 0.05
 _GIB = 1 << 30
@@ -24,6 +34,8 @@ def persistence(gpu: Gpu, context: Context) -> Found:  # noqa: ARG001 - one shap
     """The driver keeps the GPU initialised between jobs."""
     if gpu["persistence"]:
         return Found("pass", "on", expected="on")
+    if gpu.get("processes.graphics"):
+        return Found("pass", "off", f"{gpu.device} has persistence mode off, and a display server keeps it ready")
     reason = "has persistence mode off: each job waits for its start, and settings are lost between jobs"
     return Found("warn", "off", reason, "none", "on")
 
@@ -56,6 +68,7 @@ def compute_mode(gpu: Gpu, context: Context) -> Found:
     if has == wanted:
         return Found("pass", has, expected=wanted)
     reason = f"has compute mode {has}, {wanted} is wanted"
+    reason += "" if context.expect.get("compute_mode") else " (compute_mode in the inventory, if it is meant)"
     verdict = "fail" if has == "prohibited" or context.expect.get("compute_mode") else "warn"
     return Found(
         verdict,
@@ -83,7 +96,9 @@ def power(gpu: Gpu, context: Context) -> Found:
     if abs(limit - wanted) >= 1:
         word = "below" if limit < wanted else "above"
         whose = "the wanted" if context.expect.get("power_limit_w") else "its default"
-        return Found("warn", limit, f"has a power limit of {limit:g} W, {word} {whose} {wanted:g} W", "none", wanted)
+        reason = f"has a power limit of {limit:g} W, {word} {whose} {wanted:g} W"
+        reason += "" if context.expect.get("power_limit_w") else " (power_limit_w in the inventory, if it is meant)"
+        return Found("warn", limit, reason, "none", wanted)
     if enforced is not None and limit - enforced / 1000 >= 1:
         reason = f"is held to {enforced / 1000:g} W although its limit is {limit:g} W: look at its power supply"
         return Found("warn", enforced / 1000, reason, "monitor", wanted)
@@ -93,35 +108,56 @@ def power(gpu: Gpu, context: Context) -> Found:
 def processes(gpu: Gpu, context: Context) -> Found:
     """No process holds the GPU after its death; no process at all where the inventory wants it idle."""
     its = [*gpu["processes.compute"], *(gpu.get("processes.graphics") or [])]
-    told = [f"pid {item['pid']}: {_mib(item['memory'])}" for item in its]
+    told = [f"pid {item['pid']}{_named(item)}: {_mib(item['memory'])}" for item in its]
     if _pids_are_ours(context):
-        dead = [item["pid"] for item in its if not os.path.exists(context.path("proc", str(item["pid"])))]
+        dead = [
+            one["pid"] for one in its if not (one.get("name") or os.path.exists(context.path("proc", str(one["pid"]))))
+        ]
         if dead:
             reason = f"is held by processes that are gone: {', '.join(map(str, dead[:8]))}"
             return Found("warn", len(its), reason, "reset GPU", "none", told)
-    used, total = gpu.get("memory.used"), gpu.get("memory.total")
-    if not its and used is not None and total and used > max(_GIB, total * IDLE_MEMORY_FRACTION):
+    held = _held(gpu, its)
+    if not its and held:
         if not _pids_are_ours(context):
             return Found(
-                "pass", 0, f"{gpu.device} has {used / _GIB:.1f} GiB in use by others that are not seen from here"
+                "pass", 0, f"{gpu.device} has {held / _GIB:.1f} GiB in use by others that are not seen from here"
             )
-        reason = f"has {used / _GIB:.1f} GiB in use although no process uses it: memory of a dead process"
+        reason = f"has {held / _GIB:.1f} GiB in use although no process uses it: memory of a dead process"
         return Found("warn", 0, reason, "reset GPU", "none")
-    if its and context.expect.get("idle"):
-        return Found("warn", len(its), f"is in use by {len(its)} processes, it should be idle", "none", 0, told)
+    jobs = [one for one in its if not _service(one)]
+    if jobs and context.expect.get("idle"):
+        return Found("warn", len(jobs), f"is in use by {len(jobs)} processes, it should be idle", "none", 0, told)
     return Found("pass", len(its), f"{gpu.device} is in use by {len(its)} processes" if its else "")
+
+
+def _service(process: Message) -> bool:
+    return process.get("name") in SERVICES
+
+
+def _named(process: Message) -> str:
+    return f" ({process['name']})" if process.get("name") else ""
+
+
+def _held(gpu: Gpu, its: list[Message]) -> int:
+    """Return how much memory is in use that neither an idle driver nor services explain, 0 where it is little."""
+    used, total = gpu.get("memory.used"), gpu.get("memory.total")
+    if used is None or not total or _COHERENT.search(str(gpu.get("name", ""))):
+        return 0
+    explained = sum(one["memory"] for one in its if _service(one) and isinstance(one.get("memory"), int))
+    held = int(used - explained)
+    return held if held > max(_GIB, total * IDLE_MEMORY_FRACTION) else 0
 
 
 def use(gpu: Gpu) -> tuple[str, str]:
     """Return who uses this GPU, and why that cannot be told: both "" when nobody does. Pure.
 
-    Jobs are not loaded unless asked, nor is what may have one.
+    Jobs are not loaded unless asked, nor is what may have one. Display servers and daemons are no jobs.
     """
     its = [*(gpu.get("processes.compute") or []), *(gpu.get("processes.graphics") or [])]
-    if its:
-        return "process " + ", ".join(dict.fromkeys(str(one["pid"]) for one in its[:4])), ""
-    used, total = gpu.get("memory.used"), gpu.get("memory.total")
-    if used is not None and total and used > max(_GIB, total * IDLE_MEMORY_FRACTION):
+    jobs = [one for one in its if not _service(one)]
+    if jobs:
+        return "process " + ", ".join(dict.fromkeys(str(one["pid"]) for one in jobs[:4])), ""
+    if _held(gpu, its):
         return "somebody (memory)", ""
     if gpu.lost:
         return "", gpu.lost
@@ -135,7 +171,7 @@ def use(gpu: Gpu) -> tuple[str, str]:
 
 def _pids_are_ours(context: Context) -> bool:
     try:
-        return os.readlink(context.path("proc/self/ns/pid")) == _HOST_PIDS
+        return os.readlink(context.path("proc/self/ns/pid")) == HOST_PIDS
     except OSError:
         return False
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import ctypes
 import importlib
+import os
 
 from gpuprov.proof.nvml import calls
 
@@ -28,6 +29,9 @@ _NO_NUMBER = (2**32 - 1, 2**64 - 1)
 _NO_TEXT = ("", "n/a", "[n/a]", "not available")
 #: Elements of a list that are kept, so that a message stays below 4096 bytes.
 _MOST = 64
+_MOST_PROCESSES = 48
+#: The number that every Linux gives the process namespace of the host itself: only there are NVML's pids ours.
+HOST_PIDS = "pid:[4026531836]"
 #: Errors after which no other call for the same GPU tells more.
 LOST = ("GpuIsLost", "GpuNotFound", "ResetRequired")
 #: The member of a field value's union, by nvmlValueType_t.
@@ -199,15 +203,32 @@ def _value(nvml: Any, kind: str, answer: Any, field: str) -> Any:
     if kind == "field":
         return plain(getattr(answer, field, None))
     if kind == "list":
-        return [_element(item) for item in list(answer)[:_MOST]]
+        its = list(answer)
+        return [_element(item) for item in its[: _MOST_PROCESSES if its and hasattr(its[0], "pid") else _MOST]]
     return plain(answer)
 
 
 def _element(item: Any) -> Any:
-    """Return one element of a list: a process as pid and memory, all else as it is."""
-    if hasattr(item, "pid"):
-        return {"pid": int(item.pid), "memory": plain(item.usedGpuMemory)}
-    return plain(item)
+    """Return one element of a list: a process as pid, memory and the name that it has at once, all else as it is.
+
+    A process that ends later had a name; one that has none here was gone before NVML was asked.
+    """
+    if not hasattr(item, "pid"):
+        return plain(item)
+    found: Message = {"pid": int(item.pid), "memory": plain(item.usedGpuMemory)}
+    name = _program(int(item.pid))
+    return dict(found, name=name) if name else found
+
+
+def _program(pid: int) -> str:
+    """Return the name of a process of this host, "" where it is none, or where pids of the host say nothing."""
+    try:
+        if os.readlink("/proc/self/ns/pid") != HOST_PIDS:
+            return ""
+        with open(f"/proc/{pid}/comm", encoding="utf-8", errors="replace") as f:
+            return f.read().strip()
+    except OSError:
+        return ""
 
 
 def plain(value: Any) -> Any:
