@@ -73,7 +73,7 @@ def healthy(case):
     tree.put(source + "current_clocksource", "tsc\n").put(source + "available_clocksource", "tsc hpet acpi_pm \n")
     tree.put("/etc/fstab", "UUID=1 / ext4 errors=remount-ro 0 1\nUUID=2 none swap sw 0 0\n")
     tree.put("/etc/gpuprov-lab/kmsg", "[    0.000000] Linux version 6.8.0\n[    9.100000] EXT4-fs (sda1): mounted\n")
-    tree.folder("/run/systemd/system")
+    tree.folder("/run/systemd/system").folder("/var/lib/dpkg")
     return tree.put("/etc/security/limits.d/90-pinned.conf", "* - memlock unlimited\n").put(
         "/etc/systemd/system.conf.d/pinned.conf", "[Manager]\nDefaultLimitMEMLOCK=infinity\n"
     )

@@ -26,6 +26,9 @@ if TYPE_CHECKING:
     from gpuprov.proof.parts import Context
 
 _CPUS = "/sys/devices/system/cpu/"
+#: Drivers under which the governor powersave leaves the clock to the processor, which raises it when it has work.
+_BY_ITSELF = ("intel_pstate", "amd-pstate-epp", "amd_pstate_epp")
+_HWP = "powersave (HWP)"
 #: Throttling now and then is how a package stays cool; this often it costs time.
 THROTTLES_PER_HOUR_WARN = 10.0
 
@@ -54,10 +57,11 @@ def judge_online(found: Online) -> list[Message]:
     if wanted is not None and found.online < wanted:
         reason = f"{found.online} processors are on line, the inventory expects {wanted}"
         return [check(name, "fail", reason, found.online, wanted, "processors", action="isolate")]
-    if found.offline and not found.siblings_off:
+    if found.offline and not found.siblings_off and wanted is None:
         reason = f"{some(len(found.offline), 'processor')} of {found.present} off line: {listed(found.offline)}"
         return [check(name, "warn", reason, found.online, found.present, "processors", action="monitor")]
-    off = f"; {len(found.offline)} hyper-threads were turned off" if found.offline else ""
+    what = "hyper-threads were turned off" if found.siblings_off else "more are off line, which the inventory counts on"
+    off = f"; {len(found.offline)} {what}" if found.offline else ""
     reason = f"{some(found.online, 'processor')} on line{off}"
     return [check(name, "pass", reason, found.online, found.present if wanted is None else wanted, "processors")]
 
@@ -89,10 +93,14 @@ def judge_microcode(found: dict[str, str]) -> list[Message]:
 
 
 def read_governor(context: Context) -> Counter[str]:
-    """Return how many processors have which governor."""
+    """Return how many processors have which governor: "powersave (HWP)" where the processor sets its clock itself."""
     found: Counter[str] = Counter()
     for cpu in sorted(set_of(needed(context, _CPUS + "online"))):
-        governor = text(context, f"{_CPUS}cpu{cpu}/cpufreq/scaling_governor")
+        top = f"{_CPUS}cpu{cpu}/cpufreq/"
+        governor = text(context, top + "scaling_governor")
+        if governor == "powersave" and (text(context, top + "scaling_driver") or "") in _BY_ITSELF:
+            bias = text(context, top + "energy_performance_preference") or "default"
+            governor = "powersave (power)" if bias == "power" else _HWP
         if governor is not None:
             found[governor] += 1
     if not found:
@@ -106,6 +114,11 @@ def judge_governor(found: Counter[str]) -> list[Message]:
     if kinds == ["performance"]:
         return [check(name, "pass", "all processors have the governor performance", "performance", "performance")]
     counts = ", ".join(f"{governor} on {count}" for governor, count in sorted(found.items()))
+    if kinds == [_HWP]:
+        reason = (
+            "the processors set their clocks themselves (HWP or CPPC; powersave is the name of that), up to the highest"
+        )
+        return [check(name, "pass", f"{reason}; performance is steadier", counts, "performance")]
     reason = f"the processors' clock is not held up: governor {counts}; launches of kernels wait for it"
     return [check(name, "warn", reason, counts, "performance", action="monitor", data={"evidence": [counts]})]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 from typing import NamedTuple
@@ -33,7 +34,17 @@ if TYPE_CHECKING:
 ROOT_LIKE = ("/", "/boot", "/etc", "/home", "/opt", "/tmp", "/usr", "/var")  # noqa: S108 - names of mounts
 ROOT_WARN, ROOT_FAIL = 80.0, 85.0
 OTHER_WARN = 95.0
+#: Bytes with which nothing is full, whatever the percentage: the system's disk before a warning, before it fails,
+#: other disks; and /boot, which takes a kernel with its modules at a time and is small.
+PLENTY, ENOUGH, OTHER_PLENTY = 100e9, 20e9, 100e9
+BOOT_PLENTY, BOOT_ENOUGH = 200e6, 50e6
+#: Where engines and kubelet mount what belongs to containers: how full those are is their owners' affair.
+_OF_CONTAINERS = re.compile(r"/(?:kubelet/(?:pods|plugins)|docker/(?:overlay2|volumes)|containers/storage|containerd)/")
 INODES_WARN, INODES_FAIL = 90.0, 98.0
+
+
+#: What a user mounted by FUSE for himself answers to everybody else, root included.
+_CLOSED = " (a user's own mount?)"
 
 
 class Space(NamedTuple):
@@ -49,19 +60,30 @@ def read_space(context: Context) -> list[Space]:
     """Ask every local file system that can be written to; each device once, by its shortest path."""
     chosen: dict[str, Mount] = {}
     for mount in mounts(context):
-        if mount.kind in LOCAL and not mount.read_only:
+        if mount.kind in LOCAL and not mount.read_only and not _of_a_container(mount):
             key = mount.source if mount.source.startswith("/") else mount.point
             if key not in chosen or len(mount.point) < len(chosen[key].point):
                 chosen[key] = mount
-    found = [_space(context, mount.point) for mount in chosen.values()]
+    found = []
+    for mount in chosen.values():
+        with contextlib.suppress(Absent):  # unmounted since the table was read
+            found.append(_space(context, mount.point))
     if not found:
         raise Untold("/proc/self/mounts has no local file system that can be written to")
     return sorted(found)
 
 
+def _of_a_container(mount: Mount) -> bool:
+    return bool(_OF_CONTAINERS.search(mount.point)) or (mount.kind == "overlay" and mount.point != "/")
+
+
 def _space(context: Context, point: str) -> Space:
     try:
         told = os.statvfs(context.path(point))
+    except FileNotFoundError:
+        raise Absent(f"{point} is not there any more") from None
+    except PermissionError as error:
+        raise Untold(f"cannot ask the file system at {point}: {error.strerror}{_CLOSED}") from None
     except OSError as error:
         raise Untold(f"cannot ask the file system at {point}: {error.strerror}") from None
     used, usable = told.f_blocks - told.f_bfree, told.f_blocks - told.f_bfree + told.f_bavail
@@ -96,9 +118,12 @@ def judge_inodes(found: list[Space]) -> list[Message]:
 
 
 def _grade(space: Space) -> str:
-    if root_like(space.point):
-        return "fail" if space.used >= ROOT_FAIL else "warn" if space.used >= ROOT_WARN else "pass"
-    return "warn" if space.used >= OTHER_WARN else "pass"
+    if not root_like(space.point):
+        return "warn" if space.used >= OTHER_WARN and space.free_bytes < OTHER_PLENTY else "pass"
+    plenty, enough = (BOOT_PLENTY, BOOT_ENOUGH) if space.point == "/boot" else (PLENTY, ENOUGH)
+    if space.used >= ROOT_FAIL and space.free_bytes < enough:
+        return "fail"
+    return "warn" if space.used >= ROOT_WARN and space.free_bytes < plenty else "pass"
 
 
 def _left(space: Space) -> str:
@@ -128,7 +153,16 @@ def read_table(context: Context) -> Table:
     """Return both tables of mounts."""
     if in_container(context):
         raise Absent("a container's mounts are made by its host, not by /etc/fstab")
-    return Table(mounts(context), wanted(context))
+    mounted, entries = mounts(context), wanted(context)
+    points = {mount.point for mount in mounted}
+    return Table(mounted, entries and [e if e.point in points else _real(context, e) for e in entries])
+
+
+def _real(context: Context, entry: Mount) -> Mount:
+    """Return an entry of /etc/fstab with its place as the kernel has it: /var/run is a link to /run."""
+    root = os.path.realpath(context.root).rstrip("/")
+    real = os.path.realpath(context.path(entry.point))
+    return entry._replace(point=real[len(root) :] or "/") if real.startswith(root + "/") else entry
 
 
 def judge_read_only(table: Table) -> list[Message]:
@@ -219,7 +253,7 @@ def judge_raid(table: str) -> list[Message]:
     bad = []
     for array, lines in arrays:
         members = re.search(r"\[[U_]*_[U_]*\]", lines)
-        if lines.startswith("inactive"):
+        if lines.startswith("inactive") and "external:" not in lines:  # the container of a firmware's RAID always is
             bad.append(f"{array} inactive")
         elif members:
             bad.append(f"{array} {members.group()}")
@@ -235,6 +269,7 @@ def ask_servers(context: Context, report: Any) -> None:
     report.stage("reading /proc/self/mounts")
     try:
         points = [mount.point for mount in mounts(context) if mount.network]
+        of_users = {mount.point for mount in mounts(context) if mount.kind.startswith("fuse.")}
     except Untold as error:
         report.check(check(name, "unknown", str(error)))
         return
@@ -242,9 +277,13 @@ def ask_servers(context: Context, report: Any) -> None:
         report.stage(f"waiting for the file server of {cut(point, 200)}")
         try:
             _space(context, point)
+        except Absent:
+            continue
         except Untold as error:
-            report.check(short(check(name, "fail", str(error), action="monitor")))
-            return
+            verdict = "skip" if str(error).endswith(_CLOSED) else "warn" if point in of_users else "fail"
+            report.check(short(check(name, verdict, str(error), action="none" if verdict == "skip" else "monitor")))
+            if verdict == "fail":
+                return
     if points:
         reason = f"{some(len(points), 'network file system')} answered: {listed(points)}"
         report.check(short(check(name, "pass", reason, len(points), len(points), "mounts")))

@@ -13,6 +13,7 @@ from gpuprov.proof.checks.host_files import (
     host_part,
     is_guest,
     listed,
+    names,
     needed,
     some,
     span,
@@ -37,10 +38,10 @@ class Taint(NamedTuple):
     means: str
 
 
-#: Others are no matter of health: proprietary (0), staging (10), out of tree (12), unsigned (13), live-patched (15).
+#: Others are no matter of health: proprietary (0), staging (10), out of tree (12), unsigned (13), live-patched (15);
+#: out of specification (2) is what late microcode and tools that write a processor's registers leave behind.
 TAINTS = (
     Taint(1, "warn", "monitor", "a module was loaded by force"),
-    Taint(2, "warn", "monitor", "the kernel runs on a processor that it was not made for"),
     Taint(3, "warn", "monitor", "a module was removed by force"),
     Taint(4, "warn", "monitor", "a processor reported a machine check"),
     Taint(5, "fail", "reboot", "a page of memory was found corrupted"),
@@ -68,11 +69,12 @@ def judge_taint(mask: int) -> list[Message]:
 
 
 class Iommu(NamedTuple):
-    """modes: GPU -> type of its IOMMU group, "" where it has none."""
+    """modes: GPU -> type of its IOMMU group, "" where it has none. peers: others reach its memory."""
 
     modes: dict[str, str]
     guest: bool
     machine: str
+    peers: bool
 
 
 def read_iommu(context: Context) -> Iommu:
@@ -81,7 +83,8 @@ def read_iommu(context: Context) -> Iommu:
     if not addresses:
         raise Absent("no NVIDIA GPU on the PCI bus")
     modes = {a: text(context, f"/sys/bus/pci/devices/{a}/iommu_group/type") or "" for a in addresses}
-    return Iommu(modes, is_guest(context), os.uname().machine)
+    peers = len(addresses) > 1 or bool(names(context, "/sys/class/infiniband"))
+    return Iommu(modes, is_guest(context), os.uname().machine, peers)
 
 
 def judge_iommu(found: Iommu) -> list[Message]:
@@ -94,6 +97,9 @@ def judge_iommu(found: Iommu) -> list[Message]:
     if found.guest or found.machine != "x86_64":
         where = "in a virtual machine" if found.guest else f"on {found.machine}"
         return [check(name, "pass", f"an IOMMU translates the GPUs' transfers, as is usual {where}", measured=kinds)]
+    if not found.peers:
+        reason = "an IOMMU translates the transfers of the only GPU, which has no peer that this could slow down"
+        return [check(name, "pass", reason, measured=kinds)]
     reason = (
         f"an IOMMU translates the transfers of {some(len(translated), 'GPU')}: peer-to-peer may be slow or hang; "
         "boot with iommu=pt, or turn it off in the firmware"
@@ -111,6 +117,8 @@ def read_reboot_pending(context: Context) -> list[str] | None:
     """Return the packages that want a reboot, None when none does."""
     marker = "/run/reboot-required"
     if not there(context, marker):
+        if not there(context, "/var/lib/dpkg"):
+            raise Absent("only packages of Debian and its kin say that they want a reboot")
         return None
     return sorted(set((text(context, marker + ".pkgs") or "").split()))
 

@@ -30,6 +30,8 @@ _EDAC = "/sys/devices/system/edac/mc/"
 TOTAL_TOLERANCE = 0.03
 AVAILABLE_WARN = 0.05
 SWAP_WARN_BYTES = 1 << 30
+#: With so much memory available, what was swapped out is what lies idle.
+SWAP_IDLE_FREE = 0.2
 #: Corrected errors are what ECC is for; so many a day is a DIMM that will not live long.
 CORRECTED_PER_DAY_WARN = 100.0
 _HUGE_SHARE_WARN = 0.5
@@ -98,9 +100,12 @@ def judge_swap(found: dict[str, int]) -> list[Message]:
     if total is None or "SwapFree" not in found:
         return [check(name, "skip", "this kernel has no swap")]
     used = total - found["SwapFree"]
-    verdict = "warn" if used > SWAP_WARN_BYTES else "pass"
+    much, free = used > SWAP_WARN_BYTES, found.get("MemAvailable", 0) / max(found["MemTotal"], 1)
+    verdict = "warn" if much and free < SWAP_IDLE_FREE else "pass"
     reason = f"{used / GIB:.1f} of {total / GIB:.1f} GiB swap are in use" if total else "there is no swap"
+    reason += f" while {free:.0%} of the memory are available" if much else ""
     reason += ": jobs that need those pages wait for a disk" if verdict == "warn" else ""
+    reason += ": pages that nobody has needed for long" if much and verdict == "pass" else ""
     action = "none" if verdict == "pass" else "monitor"
     return [check(name, verdict, reason, round(used / GIB, 2), "<= 1", "GiB", action=action)]
 

@@ -1,7 +1,8 @@
 """Processes: stuck in the kernel, never reaped, too many of them, too many open files.
 
-Waiting for a disk is state D, too, for milliseconds. Stuck is who is in state D twice, a second apart, and has
-not been on a processor between: the second look is taken only where the first has found someone.
+Waiting for a disk, a file server or a GPU that starts is state D, too, and may take seconds. Stuck is who stays in
+state D for ten, and is on no processor between: looked at each second, and only while the first look's are still so.
+Threads of the kernel are left to its own log: some of them wait in this state for as long as they live.
 """
 
 from __future__ import annotations
@@ -17,8 +18,11 @@ if TYPE_CHECKING:
     from gpuprov.proof.check import Message
     from gpuprov.proof.parts import Context
 
-#: How long a task has to be in state D without having run.
-STILL_S = 1.0
+#: How long a task has to be in state D without having run, and how often is looked.
+STILL_S = 10.0
+_LOOKS = 10
+#: The flag of a thread of the kernel in its stat, where that is the ninth word.
+_KERNEL_THREAD = 0x00200000
 #: gpud's limits.
 ZOMBIES_WARN, ZOMBIES_FAIL = 1000, 2000
 FILES_WARN = 10_000_000
@@ -42,20 +46,25 @@ class _Seen(NamedTuple):
     state: str
     name: str
     started: str
+    kernel: bool
 
 
 def read_stuck(context: Context) -> list[Stuck]:
     """Return the tasks that are in state D now and in a second, and have not run between."""
-    first = {task: _switches(context, task) for task in _sleeping(context)}
-    if not first:
-        return []
-    time.sleep(STILL_S)
-    found = []
-    for task, seen in _sleeping(context).items():
-        if first.get(task) is not None and first[task] == _switches(context, task):
-            pid, tid, _ = task
-            found.append(Stuck(pid, tid, seen.name, _wchan(context, pid, tid)))
-    return found
+    still = {task: (seen, _switches(context, task)) for task, seen in _sleeping(context).items()}
+    for _ in range(_LOOKS):
+        if not still:
+            break
+        time.sleep(STILL_S / _LOOKS)
+        still = {task: was for task, was in still.items() if _as_it_was(context, task, was[1])}
+    return [Stuck(pid, tid, seen.name, _wchan(context, pid, tid)) for (pid, tid, _), (seen, _) in still.items()]
+
+
+def _as_it_was(context: Context, task: tuple[int, int, str], switches: str | None) -> bool:
+    pid, tid, started = task
+    seen = _seen(context, f"/proc/{pid}/task/{tid}/stat")
+    same = seen is not None and seen.state == "D" and seen.started == started
+    return same and switches is not None and switches == _switches(context, task)
 
 
 def _sleeping(context: Context) -> dict[tuple[int, int, str], _Seen]:
@@ -64,7 +73,8 @@ def _sleeping(context: Context) -> dict[tuple[int, int, str], _Seen]:
     for pid in _pids(context):
         for tid in names(context, f"/proc/{pid}/task"):
             seen = _seen(context, f"/proc/{pid}/task/{tid}/stat")
-            if seen and seen.state == "D" and tid.isdigit():
+            mine = seen and (not seen.kernel or seen.name.startswith(_NVIDIA))
+            if seen and mine and seen.state == "D" and tid.isdigit():
                 found[(pid, int(tid), seen.started)] = seen
     return found
 
@@ -85,7 +95,8 @@ def _seen(context: Context, path: str) -> _Seen | None:
     words = rest.split()
     if len(words) < 20:
         raise Untold(f"{path} is of another form: {line[:60]!r}")
-    return _Seen(words[0], before.partition("(")[2], words[19])
+    flags = int(words[6]) if words[6].isdigit() else 0
+    return _Seen(words[0], before.partition("(")[2], words[19], bool(flags & _KERNEL_THREAD))
 
 
 def _switches(context: Context, task: tuple[int, int, str]) -> str | None:
@@ -196,7 +207,7 @@ def judge_tasks(found: Tasks) -> list[Message]:
 
 
 PARTS = (
-    host_part("processes.stuck", read_stuck, judge_stuck, "/proc/*/task/*/stat, status, wchan"),
+    host_part("processes.stuck", read_stuck, judge_stuck, "/proc/*/task/*/stat, status, wchan", deadline_s=20.0),
     host_part("processes.zombies", read_zombies, judge_zombies, "/proc/*/stat"),
     host_part("processes.open-files", read_files, judge_files, "/proc/sys/fs/file-nr"),
     host_part("processes.tasks", read_tasks, judge_tasks, "/proc/loadavg, /proc/sys/kernel/pid_max, threads-max"),
