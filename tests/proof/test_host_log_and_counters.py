@@ -32,7 +32,6 @@ LINES = (
     ("peermem-context", "nvidia-peermem nv_get_p2p_free_callback:127 ERROR detected invalid context, skipping further"),
     ("nccl-segfault", "python3[991]: segfault at 8 ip 00007f sp 00007f error 4 in libnccl.so.2.27.3[7f00+1000]"),
     ("out-of-memory", "Out of memory: Killed process 4242 (python3) total-vm:1kB, anon-rss:1kB"),
-    ("out-of-memory", "Memory cgroup out of memory: Killed process 7 (data loader) total-vm:1kB"),
     ("blocked-task", "INFO: task kworker/u64:3:1234 blocked for more than 120 seconds."),
     ("blocked-task", "INFO: task dd:99 blocked in I/O wait for more than 122 seconds."),
     ("hard-lockup", "watchdog: Watchdog detected hard LOCKUP on cpu 12"),
@@ -49,10 +48,9 @@ LINES = (
     ("edac-uncorrected", "EDAC MC1: 1 UE memory read error on CPU_SrcID#1_MC#0_Chan#0_DIMM#0 (channel:0 slot:0)"),
     ("edac-corrected", "EDAC MC0: 1 CE memory scrubbing error on CPU_SrcID#0_MC#1_Chan#1_DIMM#0"),
     ("pcie-uncorrected", "pcieport 0000:15:01.0: AER: Uncorrectable (Fatal) error message received from 0000:1b:00.0"),
-    (
-        "pcie-uncorrected",
-        "nvidia 0000:1b:00.0: PCIe Bus Error: severity=Uncorrected (Non-Fatal), type=Transaction Layer",
-    ),
+    ("pcie-uncorrected", "nvidia 0000:1b:00.0: PCIe Bus Error: severity=Uncorrected (Fatal), type=Transaction Layer"),
+    ("pcie-survived", "nvidia 0000:1b:00.0: PCIe Bus Error: severity=Uncorrected (Non-Fatal), type=Transaction Layer"),
+    ("pcie-survived", "pcieport 0000:15:01.0: AER: Multiple Uncorrected (Non-Fatal) error received: 0000:1b:00.0"),
     ("pcie-corrected", "pcieport 0000:15:01.0: AER: Corrected error received: 0000:1b:00.0"),
     ("pcie-corrected", "pcieport 0000:15:01.0: AER: Multiple Correctable error message received from 0000:1b:00.0"),
     ("read-only", "EXT4-fs (sda1): Remounting filesystem read-only"),
@@ -73,16 +71,14 @@ LINES = (
     ),
     ("mlx5-module", "mlx5_core 0000:86:00.0: Port module event[error]: module 0, Cable error, Bus stuck"),
     ("cpu-hot", "mce: CPU3: Package temperature is above threshold, cpu clock is throttled (total events = 9)"),
-    (
-        "tsc",
-        "clocksource: timekeeping watchdog on CPU3: Marking clocksource 'tsc' as unstable because the skew is large",
-    ),
     ("file-server", "nfs: server 10.0.0.9 not responding, still trying"),
     ("neighbours", "neighbour: arp_cache: neighbor table overflow!"),
     ("conntrack", "nf_conntrack: nf_conntrack: table full, dropping packet"),
 )
 #: Ordinary lines that look like those.
 HARMLESS = (
+    "Memory cgroup out of memory: Killed process 7 (data loader) total-vm:1kB",
+    "tsc: Marking TSC unstable due to running on Hyper-V",
     "EXT4-fs (sda1): re-mounted 1b2c ro. Quota mode: none.",
     "EXT4-fs (sda1): mounted filesystem with ordered data mode. Opts: errors=remount-ro",
     "mlx5_core 0000:86:00.0: PCIe slot advertised sufficient power (27W).",
@@ -128,8 +124,25 @@ class Rules(unittest.TestCase):
             found = one(healthy(self).put("/etc/gpuprov-lab/kmsg", line * times), "kernel.log")
             self.assertEqual(found["verdict"], verdict)
 
+    def test_what_is_over_is_told_and_not_warned_of(self) -> None:
+        tree = healthy(self)
+        for at_s, verdict in ((100.0, "pass"), (863000.0, "warn")):
+            line = "[%f] nfs: server 10.0.0.9 not responding, still trying\n" % at_s
+            found = one(tree.put("/etc/gpuprov-lab/kmsg", line * 3), "kernel.log")
+            self.assertEqual(found["verdict"], verdict)
+            self.assertIn("file-server (3 lines)" if verdict == "pass" else "did not answer", found["reason"])
+        found = one(tree.put("/etc/gpuprov-lab/kmsg", "[100.0] Oops: 0000 [#1] PREEMPT SMP NOPTI\n"), "kernel.log")
+        self.assertEqual(found["verdict"], "fail")
+
+    def test_a_start_of_the_driver_that_failed_before_one_that_did_not(self) -> None:
+        failed = "[50.0] NVRM: GPU 0000:1b:00.0: RmInitAdapter failed! (0x62:0x40:2477)\n"
+        loaded = "[60.0] NVRM: loading NVIDIA UNIX Open Kernel Module for x86_64  580.65.06\n"
+        for text, verdict in ((failed + loaded, "pass"), (loaded + failed, "fail")):
+            found = one(healthy(self).put("/etc/gpuprov-lab/kmsg", text), "kernel.log")
+            self.assertEqual(found["verdict"], verdict)
+
     def test_each_rule_with_lines_has_a_check_of_its_own(self) -> None:
-        text = "".join("[ 1.0] %s\n" % line for _, line in LINES for _ in range(100))
+        text = "".join("[863990.0] %s\n" % line for _, line in LINES for _ in range(100))
         found = run(healthy(self).put("/etc/gpuprov-lab/kmsg", text), "kernel.log")
         self.assertEqual([c["name"] for c in found], ["kernel.log." + rule.key for rule in RULES])
 

@@ -19,6 +19,7 @@ from gpuprov.proof.checks.host_files import (
     uptime_s,
 )
 from gpuprov.proof.checks.kernel_rules import RULES
+from gpuprov.proof.checks.xid import LOADED, OLD_S
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -49,12 +50,19 @@ def judge(log: Message) -> list[Message]:
     """Judge the log. Pure."""
     found: dict[str, list[Message]] = {}
     for entry in log["entries"]:
+        if LOADED in entry["text"]:
+            found.pop("nvidia-init", None)  # another start of the driver: what counts is how that one went
         rule = match(entry["text"])
         if rule:
             found.setdefault(rule.key, []).append(entry)
     spoken = [r for r in RULES if len(found.get(r.key, ())) >= r.least]
-    checks = [_of(rule, found[rule.key], log["now_s"]) for rule in spoken]
-    return checks or [_nothing(log)]
+    over = [rule for rule in spoken if rule.passes and _is_old(found[rule.key][-1], log["now_s"])]
+    checks = [_of(rule, found[rule.key], log["now_s"]) for rule in spoken if rule not in over]
+    return checks or [_nothing(log, {rule.key: len(found[rule.key]) for rule in over})]
+
+
+def _is_old(entry: Message, now_s: float | None) -> bool:
+    return now_s is not None and entry["at_s"] is not None and now_s - entry["at_s"] > OLD_S
 
 
 def match(line: str, rules: Sequence[Rule] = RULES) -> Rule | None:
@@ -85,12 +93,14 @@ def _line(entry: Message) -> str:
     return cut(at + entry["text"], 150)
 
 
-def _nothing(log: Message) -> Message:
+def _nothing(log: Message, over: dict[str, int]) -> Message:
     count = len(log["entries"])
     if log["truncated"]:
         reason = f"no sign of a fault in the {count} lines that are left of the kernel's log; its beginning is lost"
     else:
         reason = f"no sign of a fault in the {count} lines of the kernel's log of this boot"
+    told = ", ".join(f"{rule} ({some(count, 'line')})" for rule, count in over.items())
+    reason += f"; but for more than a day ago: {told}" if over else ""
     return check(NAME, "pass", reason, measured=0, expected=0, unit="lines", data={"truncated": log["truncated"]})
 
 

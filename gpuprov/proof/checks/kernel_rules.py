@@ -15,7 +15,10 @@ if TYPE_CHECKING:
 
 
 class Rule(NamedTuple):
-    """least: so many lines it takes; what corrects itself is worth a word only when it goes on."""
+    """least: so many lines it takes; what corrects itself is worth a word only when it goes on.
+
+    passes: it is over when it is over: lines of more than a day ago are told, and not warned of.
+    """
 
     key: str
     pattern: Pattern[str]
@@ -23,10 +26,13 @@ class Rule(NamedTuple):
     action: str
     means: str
     least: int = 1
+    passes: bool = False
 
 
-def _rule(key: str, pattern: str, verdict: str, action: str, means: str, least: int = 1) -> Rule:
-    return Rule(key, re.compile(pattern), verdict, action, means, least)
+def _rule(
+    key: str, pattern: str, verdict: str, action: str, means: str, least: int = 1, *, passes: bool = False
+) -> Rule:
+    return Rule(key, re.compile(pattern), verdict, action, means, least, passes)
 
 
 #: The first that fits a line has it.
@@ -48,9 +54,11 @@ RULES = (
     _rule(
         "nvidia-mismatch",
         r"NVRM: API mismatch",
-        "fail",
-        "reboot",
-        "a program's NVIDIA library and the loaded driver are of different versions",
+        "warn",
+        "restart job",
+        "a program came with an NVIDIA library of another version than the loaded driver; "
+        "driver.versions tells of the host's own",
+        passes=True,
     ),
     _rule(
         "peermem-context",
@@ -58,6 +66,7 @@ RULES = (
         "warn",
         "restart job",
         "nvidia_peermem lost a program's GPU context: it ended while a network card still had its memory",
+        passes=True,
     ),
     _rule(
         "nccl-segfault",
@@ -65,13 +74,15 @@ RULES = (
         "warn",
         "restart job",
         "a program crashed in NCCL",
+        passes=True,
     ),
     _rule(
         "out-of-memory",
-        r"(?:Out of memory|Memory cgroup out of memory): Killed process \d+ \((?P<who>[^)]*)\)",
+        r"Out of memory: Killed process \d+ \((?P<who>[^)]*)\)",  # not that of a cgroup: a job met its own limit
         "warn",
         "restart job",
         "the kernel killed a process for want of memory",
+        passes=True,
     ),
     _rule(
         "blocked-task",
@@ -79,15 +90,24 @@ RULES = (
         "warn",
         "monitor",
         "a process did not leave the kernel for minutes: a disk, a file server or a driver does not answer",
+        passes=True,
     ),
     _rule("hard-lockup", r"Watchdog detected hard LOCKUP", "fail", "reboot", "a processor no longer took interrupts"),
-    _rule("soft-lockup", r"BUG: soft lockup - CPU#\d+ stuck", "warn", "monitor", "a processor was stuck in the kernel"),
+    _rule(
+        "soft-lockup",
+        r"BUG: soft lockup - CPU#\d+ stuck",
+        "warn",
+        "monitor",
+        "a processor was stuck in the kernel",
+        passes=True,
+    ),
     _rule(
         "rcu-stall",
         r"rcu: INFO: rcu_\w+ (?:self-)?detected (?:expedited )?stalls?",
         "warn",
         "monitor",
         "a processor did not come by the kernel's scheduler in time",
+        passes=True,
     ),
     _rule(
         "oops",
@@ -109,7 +129,8 @@ RULES = (
         r"(?:\[Hardware Error\]: Machine check events logged|event severity: corrected)",
         "warn",
         "monitor",
-        "the hardware reported errors; most are corrected ones",
+        "the hardware reported errors again and again; most are corrected ones",
+        least=10,
     ),
     _rule(
         "edac-uncorrected",
@@ -128,10 +149,18 @@ RULES = (
     ),
     _rule(
         "pcie-uncorrected",
-        r"(?P<who>[0-9a-f:]{10}\.[0-7]): (?:AER: Uncorrect|PCIe Bus Error: severity=Uncorrect)",
+        r"(?P<who>[0-9a-f:]{10}\.[0-7]): (?:AER: (?:Multiple )?|PCIe Bus Error: severity=)Uncorrect\w+ \(Fatal\)",
         "fail",
         "isolate",
-        "a PCIe link had an error that could not be corrected",
+        "a PCIe link had a fatal error",
+    ),
+    _rule(
+        "pcie-survived",
+        r"(?P<who>[0-9a-f:]{10}\.[0-7]): (?:AER: (?:Multiple )?|PCIe Bus Error: severity=)Uncorrect",
+        "warn",
+        "monitor",
+        "a PCIe device reported an error that could not be corrected, and went on",
+        passes=True,
     ),
     _rule(
         "pcie-corrected",
@@ -169,6 +198,7 @@ RULES = (
         "warn",
         "monitor",
         "an NVMe drive answers late",
+        passes=True,
     ),
     _rule(
         "disk-error",
@@ -213,9 +243,7 @@ RULES = (
         "monitor",
         "processors were throttled by heat",
         least=10,
-    ),
-    _rule(
-        "tsc", r"Marking (?:clocksource '?tsc|TSC) ?.*unstable", "warn", "monitor", "the processors' clocks disagree"
+        passes=True,
     ),
     _rule(
         "file-server",
@@ -223,6 +251,7 @@ RULES = (
         "warn",
         "monitor",
         "a file server did not answer",
+        passes=True,
     ),
     _rule(
         "neighbours",
@@ -230,6 +259,7 @@ RULES = (
         "warn",
         "monitor",
         "the table of neighbours is full (net.ipv4.neigh.default.gc_thresh3): connections in a large fleet fail",
+        passes=True,
     ),
     _rule(
         "conntrack",
@@ -237,5 +267,6 @@ RULES = (
         "warn",
         "monitor",
         "the firewall's table of connections is full, packets are dropped",
+        passes=True,
     ),
 )

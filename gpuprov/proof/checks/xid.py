@@ -42,7 +42,7 @@ _RECOVERIES = (
 )
 _UUID = re.compile(r"GPU UUID:\s*(GPU-[0-9a-fA-F-]+)")
 #: What the driver says each time that it is loaded.
-_LOADED = "NVRM: loading NVIDIA UNIX"
+LOADED = "NVRM: loading NVIDIA UNIX"
 #: After so long, what a job did is no news, and neither is an error that hardware survived.
 OLD_S = 24 * 3600.0
 _IGNORED = "of which NVIDIA says to ignore them"
@@ -56,7 +56,7 @@ def events(log: Message) -> list[Message]:
     """Return XIDs and SXids of *log*: kind, pci, code, minute, count, line; one for each minute of each. Pure."""
     found: dict[tuple[str, str, int, int | None], Message] = {}
     for entry in log["entries"]:
-        if _LOADED in entry["text"]:
+        if LOADED in entry["text"]:
             _end(found.values(), "")
         for kind, pattern in (("xid", _XID), ("sxid", _SXID)):
             line = pattern.search(entry["text"])
