@@ -11,19 +11,26 @@ from torch.nn.parallel import DistributedDataParallel
 
 from gpuprov.proof.fabric import collectives, ddp, rank
 from gpuprov.proof.fabric.children import Child
+from tests.support.emulated_cuda import EmulatedCuda
 
 RANKS = [["gpu01", "cpu"], ["gpu02", "cpu"]]
+GPUS = [["gpu01", "cuda:0"], ["gpu01", "cuda:1"]]
 
 
 def nothing() -> None:
     """Leave a rank as it is."""
 
 
-def together(what: str, second: object = nothing, first: object = nothing) -> list:
+def emulated() -> None:
+    """Give a rank two EMULATED GPUs for the rest of its process."""
+    EmulatedCuda(2).__enter__()
+
+
+def together(what: str, second: object = nothing, first: object = nothing, ranks: list = RANKS) -> list:
     """Run a round with two ranks, the *second* of which is spoiled by a function; return their outcomes."""
     children = []
     for number, spoil in enumerate((first, second)):
-        task = rank.Task(what, RANKS, number, 0, "127.0.0.1", 60.0, {"cpu": 1 << 16}, 6)
+        task = rank.Task(what, ranks, number, 0, "127.0.0.1", 60.0, {"cpu": 1 << 16, "cuda": 1 << 16}, 6)
 
         def run(lines: object, task: object = task, spoil: object = spoil) -> None:
             spoil()
@@ -54,6 +61,21 @@ def together(what: str, second: object = nothing, first: object = nothing) -> li
 def patched(target: object, name: str, replacement: object) -> None:
     """Replace something for the rest of this process."""
     mock.patch.object(target, name, replacement).start()
+
+
+class EmulatedGpus(unittest.TestCase):
+    """What is else said to NCCL and CUDA, said to devices that the CPU stands in for."""
+
+    def test_rounds_of_two_gpus(self) -> None:
+        for what, wanted in (
+            ("collectives", {"allreduce", "allgather", "alltoall"}),
+            ("pairs", {"allreduce"}),
+            ("ddp", {"ddp"}),
+        ):
+            first, second = together(what, emulated, emulated, GPUS)
+            self.assertEqual((first["state"], second["state"]), ("ok", "ok"), (what, first, second))
+            self.assertEqual(first["data"]["backend"], "nccl")
+            self.assertLessEqual(wanted, set(first["data"]))
 
 
 class Collectives(unittest.TestCase):
