@@ -29,6 +29,14 @@ def told(*texts: str) -> list[tuple]:
     return [(item["name"], item["verdict"], item["device"], item["action"]) for item in found]
 
 
+class When(unittest.TestCase):
+    def test_a_person_is_told_how_long_ago(self) -> None:
+        its = log(line(79), line(79), every_s=3600.0)
+        for now_s, when in ((3600.0 * 6.5, "5.5 h ago"), (3660.0, "60 s ago"), (None, "in minute 60 since boot")):
+            told_of = next(one for one in xid.judge(dict(its, now_s=now_s)) if one["verdict"] == "fail")
+            self.assertIn(f"XID 79 on {PCI} in 2 different minutes, last {when}: ", told_of["reason"])
+
+
 class Catalogue(unittest.TestCase):
     def test_every_code_has_an_entry_and_every_resolution_a_meaning(self) -> None:
         for code in range(1, xid_table.LAST_CODE + 1):

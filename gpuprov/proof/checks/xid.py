@@ -14,6 +14,7 @@ from gpuprov.proof import kernel_log
 from gpuprov.proof.check import check
 from gpuprov.proof.checks import xid_table
 from gpuprov.proof.checks.each import minutes_up
+from gpuprov.proof.checks.host_files import span
 from gpuprov.proof.checks.versions import pci_gpus
 from gpuprov.proof.nvml.reading import address
 from gpuprov.proof.parts import Part
@@ -200,7 +201,7 @@ def _told(kind: str, pci: str, code: int, its: list[Message], log: Message, what
     verdict, action, meaning = what
     word = "XID" if kind == "xid" else "SXid"
     minutes = [event["minute"] for event in its if event["minute"] is not None]
-    when = f", last in minute {max(minutes)} since boot" if minutes else ""
+    when = f", last {_ago(max(minutes), log.get('now_s'))}" if minutes else ""
     times = f" in {len(its)} different minutes" if len(its) > 1 else ""
     data = {
         "evidence": [event["line"] for event in its[-3:]],
@@ -211,6 +212,13 @@ def _told(kind: str, pci: str, code: int, its: list[Message], log: Message, what
     }
     reason = f"{word} {code} on {pci}{times}{when}: {meaning}"
     return check(kind, verdict, reason, measured=code, expected="none", device=pci, action=action, data=data)
+
+
+def _ago(minute: int, now_s: float | None) -> str:
+    """Return when *minute* since boot was, as a person on call wants it. Pure."""
+    if now_s is None:
+        return f"in minute {minute} since boot"
+    return f"{span(max(0.0, now_s - minute * 60))} ago"
 
 
 def _quiet(kind: str, its: list[tuple[Message, str]], others: bool, log: Message) -> Message:
