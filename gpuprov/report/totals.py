@@ -14,7 +14,9 @@ if TYPE_CHECKING:
     from gpuprov.results import HostReport, RunReport, TaskResult
 
 #: What differs between hosts in sentences that mean the same.
-_INCIDENTAL = re.compile(r"\b(?:0x[0-9a-f]+|(?:pid|process|port) \d+)\b|/tmp/\S+|\b[0-9a-f]{12,}\b")
+_INCIDENTAL = re.compile(
+    r"\b(?:0x[0-9a-f]+|(?:pid|process|port) \d+)\b|[\d.]+ (?:s|min|h|days) ago\b|/tmp/\S+|\b[0-9a-f]{12,}\b"
+)
 
 COLUMNS = ("ok", "changed", "unreachable", "failed", "skipped", "rescued", "ignored", "unknown")
 

@@ -93,6 +93,8 @@ def test_incidental_numbers_do_not_split_a_cause() -> None:
     ]
     (group,) = groups(hosts)
     assert group.hosts == ("gpu0", "gpu1", "gpu2")
+    times = [HostReport(f"gpu{n}", "ok", cause=f"xid: XID 79, last {n}.5 h ago: lost", verdict="fail") for n in (2, 3)]
+    assert len(groups(times)) == 1
     counts = [HostReport(f"gpu{n}", "failed", cause=f"{n} GPUs found, 8 expected") for n in range(3)]
     assert len(groups(counts)) == 3
 
