@@ -153,5 +153,87 @@ class Disks(Case):
             self.assertEqual(one(self.tree, "disk.servers")["verdict"], "fail")
 
 
+class Network(Case):
+    def card(self, number: int, state: str, function: int = 0, **files: str) -> str:
+        """Have an Ethernet card that can RoCE, at 400 Gb/s, with these files of its interface."""
+        real = f"/sys/devices/pci0000:00/0000:{number + 0x20:02x}:00.{function}"
+        top = f"/sys/class/infiniband/mlx5_{number}{function}"
+        for name, value in (("fw_ver", "28.43"), ("board_id", "MT_1"), ("hca_type", "MT4129")):
+            self.tree.put(f"{top}/{name}", value)
+        self.tree.link(top + "/device", self.tree.root + real)
+        physical = "5: LinkUp" if state == "4: ACTIVE" else "3: Disabled"
+        for name, value in (("state", state), ("phys_state", physical), ("link_layer", "Ethernet")):
+            self.tree.put(f"{top}/ports/1/{name}", value)
+        self.tree.put(top + "/ports/1/rate", "400 Gb/sec (4X NDR)").put(top + "/ports/1/counters/link_downed", "0")
+        for name, value in {"flags": "0x1003", "carrier_up_count": "1", **files}.items():
+            self.tree.put(f"{real}/net/eth{number}{function}/{name}", value)
+        return top
+
+    def setUp(self) -> None:
+        super().setUp()
+        os.rename(self.tree.root + "/sys/class/infiniband", self.tree.root + "/sys/class/gone")
+        for number in range(4):
+            self.card(number, "4: ACTIVE")
+
+    def test_roce_ports_that_were_never_in_use_or_turned_off(self) -> None:
+        self.card(4, "1: DOWN", flags="0x1002")  # turned off
+        self.card(5, "1: DOWN", carrier_up_count="0")  # set up by habit, never a cable in it
+        self.card(0, "1: DOWN", function=1, carrier_up_count="0")
+        self.assertEqual(self.fine("ib.ports")["measured"], 4)
+
+    def test_a_roce_port_that_lost_its_link(self) -> None:
+        self.card(4, "1: DOWN", carrier_up_count="3")
+        self.assertEqual(self.fine("ib.ports", "fail")["device"], "mlx5_40:1")
+
+    def test_virtual_functions_do_what_their_card_does(self) -> None:
+        top = self.card(6, "1: DOWN", carrier_up_count="3")
+        self.tree.folder(os.path.realpath(self.tree.root + top + "/device")[len(self.tree.root) :] + "/physfn")
+        self.fine("ib.ports")
+
+    def test_a_network_of_its_own_may_be_slower_and_a_single_port_may_not(self) -> None:
+        port = "/ports/1/rate"
+        self.tree.put(self.card(7, "4: ACTIVE") + port, "200 Gb/sec (4X HDR)")
+        self.fine("ib.rate", "fail")
+        self.tree.put(self.card(8, "4: ACTIVE") + port, "200 Gb/sec (4X HDR)")
+        self.fine("ib.rate")
+        self.tree.put("/sys/class/infiniband/mlx5_80" + port, "200 Gb/sec (2X NDR)")
+        self.fine("ib.rate", "fail")
+
+    def test_slow_ethernet_that_could_do_roce_is_not_there_for_it(self) -> None:
+        for number in range(4):
+            self.tree.put(f"/sys/class/infiniband/mlx5_{number}0/ports/1/rate", "25 Gb/sec (1X EDR)")
+        os.rename(self.tree.root + "/sys/module/nvidia_peermem", self.tree.root + "/sys/module/other")
+        self.tree.put("/etc/security/limits.d/90-pinned.conf", "* soft memlock 65536\n")
+        for name in ("ib.peermem", "limits.locked-memory"):
+            self.fine(name, "skip")
+            self.fine(name, "warn", ib_ports=4)
+
+    def test_amazons_cards_count_in_another_way(self) -> None:
+        for number in range(4):
+            top = f"/sys/class/infiniband/mlx5_{number}0/ports/1/"
+            os.unlink(self.tree.root + top + "counters/link_downed")
+            os.rmdir(self.tree.root + top + "counters")
+            self.tree.put(top + "link_layer", "Unspecified").put(top + "hw_counters/rx_drops", "0")
+        self.fine("ib.errors", "skip")
+        os.rename(self.tree.root + "/sys/module/nvidia_peermem", self.tree.root + "/sys/module/efa_nv_peermem")
+        self.fine("ib.peermem")
+
+
+class Guests(Case):
+    def test_a_virtual_machine_is_not_told_where_its_gpus_hang(self) -> None:
+        self.tree.put("/sys/bus/pci/devices/0000:9b:00.0/numa_node", "-1")
+        self.fine("numa.devices", "warn")
+        self.tree.put("/proc/cpuinfo", "processor : 0\nflags : fpu tsc hypervisor\n")
+        self.fine("numa.devices", "skip")
+
+
+class Engines(Case):
+    def test_docker_hands_gpus_on_without_being_told(self) -> None:
+        self.tree.put("/usr/bin/dockerd").put("/usr/bin/nvidia-ctk")
+        self.fine("container.gpu", "warn")
+        self.tree.put("/usr/bin/nvidia-container-runtime-hook")
+        self.fine("container.gpu")
+
+
 if __name__ == "__main__":
     unittest.main()

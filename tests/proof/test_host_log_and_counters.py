@@ -229,7 +229,7 @@ class DuringARun(unittest.TestCase):
         before = host_network_counters.snapshot(context)
         self.assertEqual(host_network_counters.differences(before, before), [])
         top = "/sys/class/infiniband/mlx5_0/ports/1/"
-        tree.put(top + "counters/link_downed", "1").put(top + "hw_counters/packet_seq_err", "4")
+        tree.put(top + "counters/link_downed", "1").put(top + "hw_counters/packet_seq_err", "400")
         found = host_network_counters.differences(before, host_network_counters.snapshot(context))
         self.assertEqual([c["verdict"] for c in found], ["fail", "warn"])
         self.assertEqual(found[0]["data"]["evidence"], ["mlx5_0:1 link_downed: 0 -> 1"])

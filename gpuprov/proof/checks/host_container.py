@@ -23,6 +23,8 @@ _DAEMONS = {
 }
 _PODMAN = "/usr/bin/podman"
 _TOOLKIT = ("/usr/bin/nvidia-ctk", "/usr/bin/nvidia-container-runtime")
+#: What docker itself looks for where it is asked for GPUs.
+_HOOK = "/usr/bin/nvidia-container-runtime-hook"
 _CDI_FOLDERS = ("/etc/cdi", "/run/cdi", "/var/run/cdi")
 #: How long a daemon gets to take a connection; one that hangs does not.
 _PATIENCE_S = 2.0
@@ -103,6 +105,7 @@ def read_handing(context: Context) -> Handing:
     containerd = [f"/etc/containerd/{name}" for name in names(context, "/etc/containerd") if name.endswith(".toml")]
     containerd += [f"/etc/containerd/conf.d/{name}" for name in names(context, "/etc/containerd/conf.d")]
     ways += ["/etc/docker/daemon.json"] * docker
+    ways += [f"docker run --gpus, by {_HOOK}"] * ("docker" in engines and there(context, _HOOK))
     ways += [
         path for path in containerd if re.search(r"^[^#]*nvidia-container-runtime", text(context, path) or "", re.M)
     ]

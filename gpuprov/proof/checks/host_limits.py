@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 from gpuprov.proof.check import check
 from gpuprov.proof.checks.host_files import Absent, host_part, names, text
+from gpuprov.proof.checks.host_network import for_rdma
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -36,7 +37,7 @@ def read(context: Context) -> Limits:
     """Return what logins (pam_limits) and services (systemd) may lock."""
     service = _service(context)
     login = login_limit([text(context, path) or "" for path in _limits_files(context)], service)
-    return Limits(login, service, bool(names(context, "/sys/class/infiniband")))
+    return Limits(login, service, for_rdma(context))
 
 
 def _limits_files(context: Context) -> list[str]:
@@ -83,7 +84,7 @@ def login_limit(files: list[str], otherwise: int | None) -> int | None:
 def judge(found: Limits) -> list[Message]:
     """Judge both limits; they matter where a network card reaches into memory. Pure."""
     if not found.needed:
-        reason = "no InfiniBand or RoCE card: nothing needs much locked memory"
+        reason = "no card for RDMA (InfiniBand, Ethernet of 100 Gb/s): nothing needs much locked memory"
         return [check("limits.locked-memory", "skip", reason, data={"evidence": _lines(found)})]
     checks = []
     ways = {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from typing import NamedTuple
 
@@ -14,6 +15,7 @@ from gpuprov.proof.checks.host_files import (
     needed,
     some,
     text,
+    there,
 )
 
 TYPE_CHECKING = False
@@ -23,10 +25,18 @@ if TYPE_CHECKING:
 
 TOP = "/sys/class/infiniband/"
 NO_CARD = "no InfiniBand or RoCE card"
+SLOW_CARDS = "only Ethernet cards below 100 Gb/s that could do RoCE, and nobody said that they do (ib_ports)"
+
+
+#: So many gigabits make an Ethernet card one that is there for RDMA: slower ones can it, and are there for the rest.
+LEAST_ROCE_GB_S = 100.0
 
 
 class Port(NamedTuple):
-    """A port. kind: what makes ports comparable. rate_gb_s in gigabits, as sysfs says it; None where it does not."""
+    """A port. kind: what makes ports comparable. rate_gb_s in gigabits, as sysfs says it; None where it does not.
+
+    lost: had a link since its driver was loaded. second: it is not the first one of its card.
+    """
 
     name: str
     kind: str
@@ -34,6 +44,10 @@ class Port(NamedTuple):
     physical: str
     rate_gb_s: float | None
     layer: str
+    lanes: str = ""
+    admin_up: bool = False
+    lost: bool = False
+    second: bool = False
 
     @property
     def active(self) -> bool:
@@ -42,8 +56,13 @@ class Port(NamedTuple):
 
     @property
     def off(self) -> bool:
-        """Whether somebody turned it off."""
-        return self.physical == "Disabled"
+        """Whether somebody turned it off. Ethernet's says Disabled without a cable, too: there its interface tells."""
+        return self.physical == "Disabled" and not self.admin_up
+
+    @property
+    def spare(self) -> bool:
+        """Whether it was never in use: a second port, or an interface that is up by habit, without a link so far."""
+        return not self.lost and (self.second or (self.layer == "Ethernet" and self.admin_up))
 
 
 class Ports(NamedTuple):
@@ -62,6 +81,24 @@ def cards(context: Context) -> list[str]:
     return found
 
 
+def physical(context: Context) -> list[str]:
+    """Return the cards but for virtual functions, which do what their card does. Raises Absent as cards."""
+    return [card for card in cards(context) if not there(context, f"{TOP}{card}/device/physfn")]
+
+
+def for_rdma(context: Context) -> bool:
+    """Say whether a card here is for RDMA: InfiniBand, fast Ethernet, EFA, or the inventory says so. Raises Untold."""
+    if _expected(context):
+        return True
+    for card in names(context, TOP):
+        for port in names(context, f"{TOP}{card}/ports"):
+            rate = re.match(r"([\d.]+) Gb/sec", text(context, f"{TOP}{card}/ports/{port}/rate") or "")
+            layer = text(context, f"{TOP}{card}/ports/{port}/link_layer") or "InfiniBand"
+            if layer != "Ethernet" or (rate and float(rate.group(1)) >= LEAST_ROCE_GB_S):
+                return True
+    return False
+
+
 def _expected(context: Context) -> bool:
     return bool(context.expect.get("ib_ports")) or bool(context.expect.get("ib_rate_gb_s"))
 
@@ -69,19 +106,52 @@ def _expected(context: Context) -> bool:
 def read_ports(context: Context) -> Ports:
     """Return the ports of all cards."""
     found: list[Port] = []
-    for card in cards(context):
+    for card in physical(context):
         model = text(context, f"{TOP}{card}/board_id") or text(context, f"{TOP}{card}/hca_type") or ""
         ports = names(context, f"{TOP}{card}/ports")
-        found.extend(_port(context, f"{card}:{port}", f"{TOP}{card}/ports/{port}/", model, port) for port in ports)
+        found.extend(_port(context, card, model, port) for port in ports)
     return Ports(found, context.expect.get("ib_ports"), context.expect.get("ib_rate_gb_s"))
 
 
-def _port(context: Context, name: str, top: str, model: str, number_: str) -> Port:
-    state, physical = (needed(context, top + file).partition(":")[2].strip() for file in ("state", "phys_state"))
+def _port(context: Context, card: str, model: str, number_: str) -> Port:
+    top = f"{TOP}{card}/ports/{number_}/"
+    state, physical_ = (needed(context, top + file).partition(":")[2].strip() for file in ("state", "phys_state"))
     layer = text(context, top + "link_layer") or "InfiniBand"
-    rate = re.match(r"([\d.]+) Gb/sec", text(context, top + "rate") or "")
-    kind = f"{layer} {model} port {number_}".replace("  ", " ")
-    return Port(name, kind, state, physical, float(rate.group(1)) if rate else None, layer)
+    rate = re.match(r"([\d.]+) Gb/sec(?: \((\d+X))?", text(context, top + "rate") or "")
+    function = _function(context, card)
+    kind = f"{layer} {model} port {number_} {function}".replace("  ", " ").strip()
+    admin_up, changes = _interfaces(context, card)
+    received = text(context, top + "counters/port_rcv_data") or "0"
+    lost = (text(context, top + "counters/link_downed") or "0") != "0" or received != "0"
+    return Port(
+        f"{card}:{number_}",
+        kind,
+        state,
+        physical_,
+        float(rate.group(1)) if rate else None,
+        layer,
+        rate.group(2) or "" if rate else "",
+        admin_up,
+        changes if layer == "Ethernet" else lost,
+        number_ != "1" or bool(function),
+    )
+
+
+def _function(context: Context, card: str) -> str:
+    """Return the PCI function of a card's port, "" for the first: the second port of a card is its function 1."""
+    number_ = os.path.realpath(context.path(f"{TOP}{card}/device")).rpartition(".")[2]
+    return f"function {number_}" if re.fullmatch("[1-7]", number_) else ""
+
+
+def _interfaces(context: Context, card: str) -> tuple[bool, bool]:
+    """Return whether a card's network interface is set up, and whether it has had a link so far."""
+    up = had = False
+    for interface in names(context, f"{TOP}{card}/device/net"):
+        top = f"{TOP}{card}/device/net/{interface}/"
+        flags = text(context, top + "flags") or "0"
+        up = up or bool(int(flags, 0) & 1)
+        had = had or (text(context, top + "carrier_up_count") or "0") != "0"
+    return up, had
 
 
 def judge_ports(found: Ports) -> list[Message]:
@@ -113,6 +183,8 @@ def _down(port: Port, found: Ports) -> list[Message]:
         found.expected_ports is not None and len([p for p in found.ports if p.active]) >= found.expected_ports
     ):
         return []
+    if port.spare and any(p.active for p in found.ports):
+        return []
     if port.physical == "LinkUp" and port.layer == "InfiniBand":
         reason = f"{port.name} has a link but is {port.state}: no subnet manager has set it up"
         return [check(name, "fail", reason, state, "ACTIVE", "", port.name, "monitor", more)]
@@ -120,7 +192,7 @@ def _down(port: Port, found: Ports) -> list[Message]:
         reason = f"{port.name} is {state}, while {some(len(likes), 'port')} of its kind work: cable or switch"
         return [check(name, "fail", reason, state, "ACTIVE", "", port.name, "isolate", more)]
     if any(p.active for p in found.ports):
-        return []  # no other of this kind is in use: an unused second port
+        return []  # no other of this kind is in use: an unused port
     reason = f"{port.name} is {state}, and no other port of the host is active"
     return [check(name, "warn", reason, state, "ACTIVE", "", port.name, "monitor", more)]
 
@@ -138,7 +210,7 @@ def judge_rates(found: Ports) -> list[Message]:
         rate = port.rate_gb_s or 0.0
         best = max(other.rate_gb_s or 0.0 for other in active if other.kind == port.kind)
         floor = max(best, found.expected_rate_gb_s or 0.0)
-        if rate < floor:
+        if rate < floor and not (found.expected_rate_gb_s is None and _slower_by_choice(port, active)):
             why = "its likes have" if best >= floor else "the inventory expects"
             reason = f"{port.name} runs at {rate:g} Gb/s, {why} {floor:g}: cable or switch port are slower"
             checks.append(check(name, "fail", reason, rate, floor, "Gb/s", port.name, "isolate"))
@@ -147,9 +219,16 @@ def judge_rates(found: Ports) -> list[Message]:
     return checks or [check(name, "pass", good, rates[0], found.expected_rate_gb_s, "Gb/s")]
 
 
+def _slower_by_choice(port: Port, active: list[Port]) -> bool:
+    """Say whether another of its kind has the same rate on as many lanes as the best: a network of its own. Pure."""
+    likes = [other for other in active if other.kind == port.kind]
+    best = max(likes, key=lambda other: other.rate_gb_s or 0.0)
+    return sum(p.rate_gb_s == port.rate_gb_s for p in likes) > 1 and port.lanes == best.lanes
+
+
 def read_firmware(context: Context) -> dict[str, tuple[str, str]]:
     """Return card -> its model and its firmware's version."""
-    found = cards(context)
+    found = physical(context)
     if not found:
         raise Absent(NO_CARD)
     return {

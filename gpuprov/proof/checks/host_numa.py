@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from gpuprov.proof.check import check
+from gpuprov.proof.checks.each import virtual
 from gpuprov.proof.checks.host_files import Absent, Untold, gpus, host_part, listed, names, needed, number, set_of, text
 
 TYPE_CHECKING = False
@@ -20,6 +21,7 @@ class Devices(NamedTuple):
 
     nodes: int
     of: dict[str, int]
+    guest: bool = False
 
 
 def _with_cpus(context: Context) -> set[int]:
@@ -64,7 +66,7 @@ def read_devices(context: Context) -> Devices:
         found[card] = _node(context, f"/sys/class/infiniband/{card}/device/numa_node")
     if not found:
         raise Absent("neither an NVIDIA GPU nor an InfiniBand or RoCE card is here")
-    return Devices(len(_with_cpus(context)), found)
+    return Devices(len(_with_cpus(context)), found, virtual(context))
 
 
 def _node(context: Context, path: str) -> int:
@@ -79,10 +81,12 @@ def judge_devices(found: Devices) -> list[Message]:
         return [check(name, "pass", "the host is one NUMA node: every device is near", measured=found.nodes)]
     lost = [device for device, node in found.of.items() if node < 0]
     more = {"evidence": [f"{device}: node {node}" for device, node in found.of.items()][:16]}
+    if lost and found.guest:
+        reason = f"this virtual machine was not told the NUMA node of {listed(lost)} (-1): only its host knows"
+        return [check(name, "skip", reason, len(lost), 0, "devices", data=more)]
     if lost:
         reason = (
-            f"the NUMA node of {listed(lost)} is unknown (-1): processes cannot be kept near; "
-            "the firmware, or the virtual machine's definition, has to tell"
+            f"the NUMA node of {listed(lost)} is unknown (-1): processes cannot be kept near; the firmware has to tell"
         )
         return [check(name, "warn", reason, len(lost), 0, "devices", "", "monitor", more)]
     used = sorted(set(found.of.values()))

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from gpuprov.proof.check import check
 from gpuprov.proof.checks.host_files import Absent, gpus, host_part, listed, names, needed, text, there
-from gpuprov.proof.checks.host_network import NO_CARD, TOP
+from gpuprov.proof.checks.host_network import NO_CARD, SLOW_CARDS, TOP, for_rdma
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -33,11 +33,14 @@ def read_peer(context: Context) -> Peer:
     """Return what lets network cards reach GPUs' memory."""
     if not names(context, TOP):
         raise Absent(NO_CARD)
+    if not for_rdma(context):
+        raise Absent(SLOW_CARDS)
     if not gpus(context):
         raise Absent("no NVIDIA GPU on the PCI bus")
     if not there(context, "/sys/module/nvidia"):
         raise Absent("the NVIDIA driver is not loaded")
     peermem, old, gdr = (there(context, f"/sys/module/{m}") for m in ("nvidia_peermem", "nv_peer_mem", "gdrdrv"))
+    old = old or there(context, "/sys/module/efa_nv_peermem")
     version = text(context, "/proc/driver/nvidia/version") or ""
     return Peer(peermem or old, gdr, "Open Kernel Module" in version, needed(context, "/proc/sys/kernel/osrelease"))
 
