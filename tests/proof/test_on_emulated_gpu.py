@@ -33,6 +33,12 @@ def scenario(*words: str) -> Any:
     return json.loads(done.stdout)
 
 
+def bad(found: dict[str, Any]) -> dict[str, str]:
+    """Return what is neither passed nor skipped; a soak may say that a busy CPU lost speed."""
+    fine = {name: ("pass", "skip", "warn") if name == "soak" else ("pass", "skip") for name in found}
+    return {name: check["reason"] for name, check in found.items() if check["verdict"] not in fine[name]}
+
+
 @functools.cache
 def checks(capability: str) -> dict[str, dict[str, Any]]:
     """Return part -> its checks; parts of groups first: ranks are forked before torch has threads."""
@@ -46,9 +52,8 @@ def of_gpu(capability: str) -> dict[str, Any]:
 @pytest.mark.parametrize("part", [*GROUP, *DEVICE])
 def test_a_healthy_gpu_passes(part: str) -> None:
     found = checks(HOPPER)[part]
-    bad = {name: check["reason"] for name, check in found.items() if check["verdict"] not in ("pass", "skip")}
-    assert not bad
     assert found
+    assert not bad(found)
     skipped = {name for name, check in found.items() if check["verdict"] == "skip"}
     assert skipped <= {"p2p.links", "ladder", "pcie.under-load"}  # two GPUs are one pair, and there is no NVML
 
@@ -73,7 +78,7 @@ def test_a_gpu_without_bfloat16_trains_in_float32_and_skips_what_it_lacks() -> N
     found = of_gpu(VOLTA)
     skipped = {name for name, check in found.items() if check["verdict"] == "skip"}
     assert skipped == {"gemm.tf32", "gemm.bf16", "gemm.fp8", "gemm.int8"}
-    assert {check["verdict"] for name, check in found.items() if name not in skipped} == {"pass"}
+    assert not bad(found)
     assert "float32" in found["gpt.attention"]["reason"]
     assert "bfloat16" in of_gpu(HOPPER)["gpt.attention"]["reason"]
 
