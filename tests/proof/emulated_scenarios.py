@@ -12,6 +12,7 @@ from __future__ import annotations
 import contextlib
 import json
 import sys
+import tempfile
 import traceback
 from typing import TYPE_CHECKING, Any
 from unittest import mock
@@ -32,8 +33,8 @@ if TYPE_CHECKING:
 
 _NOISE = on.noise
 DEVICES = ["cuda:0", "cuda:1"]
-#: The line is trained for fewer epochs: a number of tests is not a number of proofs.
-OPTIONS = {"folder": "", "epochs": 30, "drawn": False}
+#: Fewer than a proof has: just so many that every check of a line is judged.
+EPOCHS = {"linear": 30, "mlp": 2}
 SMALL = gpt.TINY.but(bound=0.5)
 #: Of the model that is fine-tuned: as many layers as fit into what is free.
 BASE = finetune.TINY.but(layers=1, steps=16, bound=0.95)
@@ -98,17 +99,26 @@ def run(part: Any, capability: tuple[int, int]) -> dict[str, Any]:
 
 
 def _run(part: Any, capability: tuple[int, int], rank: int, rendezvous: str) -> dict[str, Any]:
-    report = Each()
-    context = Context(
-        "nightly", device=DEVICES[rank], devices=DEVICES, rank=rank, world=2, rendezvous=rendezvous, options=OPTIONS
-    )
     its = planned(part.name, capability)
-    with EmulatedCuda(len(DEVICES), capability, free_bytes(part.name, its)) as cuda:
-        cuda.peak_bytes = its
-        try:
-            part.run(context, report)
-        except Exception:
-            report.checks["broken"] = {"verdict": "fail", "reason": traceback.format_exc()}
+    with tempfile.TemporaryDirectory() as scratch:
+        context = _context(rank, rendezvous, scratch, EPOCHS.get(part.name))
+        with EmulatedCuda(len(DEVICES), capability, free_bytes(part.name, its)) as cuda:
+            cuda.peak_bytes = its
+            return _checks(part, context)
+
+
+def _context(rank: int, rendezvous: str, scratch: str, epochs: int | None = None) -> Context:
+    options = {"folder": "", "epochs": epochs, "drawn": False}
+    there = {"device": DEVICES[rank], "devices": DEVICES, "rank": rank, "world": len(DEVICES)}
+    return Context("nightly", **there, rendezvous=rendezvous, scratch=scratch, options=options)
+
+
+def _checks(part: Any, context: Context) -> dict[str, Any]:
+    report = Each()
+    try:
+        part.run(context, report)
+    except Exception:
+        report.checks["broken"] = {"verdict": "fail", "reason": traceback.format_exc()}
     return report.checks
 
 

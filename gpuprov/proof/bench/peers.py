@@ -77,9 +77,12 @@ def links(speeds: Mapping[tuple[int, int], float], count: int) -> Message:
 
 
 def measure(
-    context: Context, report: Report, reaches: Reaches, size: int = SIZE, tamper: hbm.Tamper | None = None
+    context: Context, report: Report, reaches: Reaches, size: int = 0, tamper: hbm.Tamper | None = None
 ) -> None:
-    """Report a check for each device, then one for all pairs. *reaches* says which device sees another's memory."""
+    """Report a check for each device, then one for all pairs. *reaches* says which device sees another's memory.
+
+    size: bytes of a copy (0: SIZE).
+    """
     from gpuprov.proof.bench import device as on
 
     devices = context.devices
@@ -91,7 +94,7 @@ def measure(
             for other in range(len(devices)):
                 if other != at and reaches(device, devices[other]):
                     report.stage(f"copying from {device} to {devices[other]}")
-                    reached[other], bad = copied(devices, (at, other), size, context.seed, tamper)
+                    reached[other], bad = copied(devices, (at, other), size or SIZE, context.seed, tamper)
                     wrong += [bad] if bad else []
         for other, found in reached.items():
             speeds[at, other] = sorted(found)[len(found) // 2]
