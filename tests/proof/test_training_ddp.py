@@ -72,7 +72,7 @@ class Judged(unittest.TestCase):
 
     def test_the_bound_grows_with_what_is_added_up(self) -> None:
         self.assertLess(ddp.bound(1, 1000), 1e-6)
-        self.assertAlmostEqual(ddp.bound(12, 16384), 2.0**-23 * (1 + 11 * 128))
+        self.assertAlmostEqual(ddp.bound(12, 16384), 2.0**-23 * (4 + 11 * 128))
 
 
 if __name__ == "__main__":

@@ -115,7 +115,10 @@ def sampled(device: str, work: Work, budget_s: float, after: Callable[[int], Non
 
 def free_bytes(device: str, cpu_bytes: int) -> int:
     """Return how much memory is free on *device*; on a CPU that is *cpu_bytes*, which measurements there may use."""
-    return int(torch.cuda.mem_get_info(device)[0]) if on_gpu(device) else cpu_bytes
+    if not on_gpu(device):
+        return cpu_bytes
+    torch.cuda.empty_cache()  # what torch keeps for later is free, too
+    return int(torch.cuda.mem_get_info(device)[0])
 
 
 def pinned(size: int) -> Any:

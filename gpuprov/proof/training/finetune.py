@@ -54,6 +54,7 @@ def tune(context: Context, report: Report, kind: str, its: Size | None = None, t
 
     device = context.device
     name = on.named(device, "finetune." + kind)
+    _forget(device)
     free, others = _memory(device)
     half = bool(gpt_train.half(device))
     its = its or size(kind, context, free, half)
@@ -98,10 +99,12 @@ def _tuned(context: Context, report: Report, what: FineTune, tamper: Tamper | No
         if "deterministic" not in str(error):
             raise
         text = " ".join(str(error).split())[:300]
-        unknown = check(name, "unknown", f"torch has no deterministic way to train here: {text}", device=device)
-        with gpt_train.modes(device):
-            return [*_once(context, report, what, "training", tamper)[1], unknown]
-    return [*found, same(name, device, first, second, {"seed": context.seed, "bits_of": work})]
+    else:
+        return [*found, same(name, device, first, second, {"seed": context.seed, "bits_of": work})]
+    # Not in the handler: the error holds on to the first model, and both would not fit.
+    unknown = check(name, "unknown", f"torch has no deterministic way to train here: {text}", device=device)
+    with gpt_train.modes(device):
+        return [*_once(context, report, what, "training", tamper)[1], unknown]
 
 
 def _once(
