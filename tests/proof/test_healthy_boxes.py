@@ -105,6 +105,11 @@ def test_a_job_beside_services_is_one(tmp_path):
     assert of(look(tmp_path, its, idle=True), "gpu.processes") == [("warn", "gpu:0")]
 
 
+def test_behind_a_server_of_mps_are_jobs_that_nvml_does_not_list():
+    its = reading(gpu(0, processes__compute=[{"pid": 77, "memory": 30 << 20, "name": "nvidia-cuda-mps"}]))
+    assert modes.use(Gpu(its["gpus"][0])) == ("process 77", "")
+
+
 def test_a_process_that_ended_after_nvml_was_asked_is_not_one_that_holds_memory(tmp_path):
     (tmp_path / "proc/self/ns").mkdir(parents=True)
     (tmp_path / "proc/self/ns/pid").symlink_to("pid:[4026531836]")

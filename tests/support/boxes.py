@@ -107,11 +107,11 @@ def unprotected() -> dict:
 
 
 def watched() -> dict:
-    """Return H100s that a display server without a display, MPS and a watching daemon have open."""
+    """Return H100s that a display server without a display and a watching daemon have open."""
     its = [gpu(i) for i in range(8)]
     for one in its:
         one["values"]["processes.graphics"] = [{"pid": 1999, "memory": 4 << 20, "name": "Xorg"}]
-        one["values"]["processes.compute"] = [{"pid": 77, "memory": 30 << 20, "name": "nvidia-cuda-mps"}]
+        one["values"]["processes.compute"] = [{"pid": 77, "memory": 30 << 20, "name": "nv-hostengine"}]
     return reading(*its)
 
 

@@ -17,11 +17,12 @@ if TYPE_CHECKING:
 
 COMPUTE_MODES = {0: "default", 1: "exclusive_thread", 2: "prohibited", 3: "exclusive_process"}
 #: Programs that have GPUs open for others and are no job, by the 15 characters that the kernel keeps of a name:
-#: display servers and desktops, NVIDIA's own daemons, those that watch GPUs.
+#: display servers and desktops, NVIDIA's own daemons, those that watch GPUs. The server of MPS is none of them: NVML
+#: lists it in place of its clients, which are jobs.
 SERVICES = (
     *("Xorg", "X", "Xwayland", "gnome-shell", "gdm-x-session", "gdm-wayland-ses", "gnome-session-b", "sddm"),
     *("kwin_wayland", "kwin_x11", "plasmashell", "lightdm", "weston", "mutter", "cosmic-comp", "sway", "Hyprland"),
-    *("nvidia-persiste", "nvidia-cuda-mps", "nv-fabricmanage", "nv-hostengine", "dcgm-exporter", "nvsm_core", "gpud"),
+    *("nvidia-persiste", "nv-fabricmanage", "nv-hostengine", "dcgm-exporter", "nvsm_core", "gpud"),
 )
 #: GPUs whose memory is a NUMA node of the host, in which the kernel keeps pages of its own.
 _COHERENT = re.compile(r"\bG[HB]\d+")
