@@ -147,7 +147,7 @@ class Disks(Case):
             (OSError(107, "not connected"), "warn"),
         ):
             with mock.patch.object(host_disk.os, "statvfs", side_effect=error):
-                self.assertIn(verdict, [item["verdict"] for item in run(self.tree, "disk.servers")])
+                self.assertEqual([verdict], [item["verdict"] for item in run(self.tree, "disk.servers")])
         self.tree.put("/proc/self/mounts", "h:/x /x nfs rw 0 0\n")
         with mock.patch.object(host_disk.os, "statvfs", side_effect=OSError(116, "Stale file handle")):
             self.assertEqual(one(self.tree, "disk.servers")["verdict"], "fail")

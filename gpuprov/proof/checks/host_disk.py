@@ -273,10 +273,12 @@ def ask_servers(context: Context, report: Any) -> None:
     except Untold as error:
         report.check(check(name, "unknown", str(error)))
         return
+    answered = []
     for point in points:
         report.stage(f"waiting for the file server of {cut(point, 200)}")
         try:
             _space(context, point)
+            answered.append(point)
         except Absent:
             continue
         except Untold as error:
@@ -284,10 +286,10 @@ def ask_servers(context: Context, report: Any) -> None:
             report.check(short(check(name, verdict, str(error), action="none" if verdict == "skip" else "monitor")))
             if verdict == "fail":
                 return
-    if points:
-        reason = f"{some(len(points), 'network file system')} answered: {listed(points)}"
-        report.check(short(check(name, "pass", reason, len(points), len(points), "mounts")))
-    else:
+    if answered:
+        reason = f"{some(len(answered), 'network file system')} answered: {listed(answered)}"
+        report.check(short(check(name, "pass", reason, len(answered), len(points), "mounts")))
+    elif not points:
         report.check(check(name, "skip", "no network file system is mounted"))
 
 
