@@ -232,9 +232,9 @@ def _struck(check: Check, reason: str, struck: bool, action: str) -> Check:
 
 
 def _suspected(check: Check, why: str, key: Key, known: Known) -> Check:
-    """Return the check of a suspect: what was the same when it was run again fails in this run already."""
+    """Return the check of a suspect: what a second look confirmed fails in this run already."""
     if known.again.get(key) == votes.AGAIN:
-        return _worse(check, "fail", f"{why}; the same when it was run again at once", "isolate")
+        return _worse(check, "fail", f"{why}; confirmed when it was run again at once", "isolate")
     if key in known.again:
         why = f"{why}; not so when it was run again at once"
     return _struck(check, why, key in known.strikes, "isolate")

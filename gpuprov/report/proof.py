@@ -14,7 +14,7 @@ from gpuprov.wire.outcome import VERDICTS
 CHECK_BYTES = 500
 #: Names of checks between hosts begin so: they run on CPUs, too, and name hosts that may be called gpu01.
 BETWEEN_HOSTS = "fabric."
-#: What a check asks a person to do, the mildest first; what is not in it comes before all.
+#: What a check asks a person to do, the mildest first; any other is milder still.
 ACTIONS = ("none", "monitor", "restart job", "reset GPU", "reboot", "isolate")
 #: Checks that only a GPU can answer, by the words of their names and devices.
 _GPU_WORDS = re.compile(

@@ -123,7 +123,7 @@ def test_what_is_suspect_is_run_again_once_by_its_part(tmp_path: Path) -> None:
     found = judged_again(hosts, again, tmp_path)
     assert again.asked == [["gpu2", "gpt.deterministic"]]
     assert [one.verdict for one in found] == ["pass", "pass", "fail", "pass"]
-    assert found[2].cause.endswith("the same when it was run again at once")
+    assert found[2].cause.endswith("confirmed when it was run again at once")
 
 
 def test_a_host_that_is_gone_the_second_time_is_said_and_stays_suspect(tmp_path: Path) -> None:

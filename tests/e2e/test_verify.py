@@ -98,7 +98,7 @@ def test_a_suspect_is_run_again_in_the_same_run(
     found = checks(document)
     assert found["gpu01"]["disk.space"]["verdict"] == "fail"
     assert found["gpu01"]["disk.space"]["reason"].startswith("other bits than 3 of 4 computed alike")
-    assert found["gpu01"]["disk.space"]["reason"].endswith("; the same when it was run again at once")
+    assert found["gpu01"]["disk.space"]["reason"].endswith("; confirmed when it was run again at once")
     assert found["gpu02"]["disk.space"]["verdict"] == "pass"
     (again,) = (tmp_path / "state" / "gpuprov" / "runs" / document["run"]).glob("*/run.json")
     assert [host["host"] for host in json.loads(again.read_text())["hosts"]] == ["gpu01"]
