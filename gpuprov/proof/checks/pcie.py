@@ -33,15 +33,9 @@ def width(gpu: Gpu, context: Context) -> Found:
     """The link has all the lanes that this GPU can have in this slot."""
     lanes, most = gpu["pcie.width"], gpu["pcie.width_max"]
     wanted = context.expect.get("pcie_width")
-    if lanes >= (wanted or most):
-        return Found("pass", lanes, expected=wanted or most)
-    if not wanted:
-        why = _not_seen(gpu, context)
-        if why:
-            return Found("skip", lanes, f"{lanes} of {most} lanes: {why}")
-        slot = slot_of(context, gpu.address, "max_link_width")
-        if slot is not None and 0 < slot <= lanes:
-            return Found("pass", lanes, f"{gpu.device} has {lanes} lanes, its slot has no more", expected=slot)
+    found = _enough(gpu, context, (lanes, most, wanted), f"{lanes} lanes", "max_link_width")
+    if found:
+        return found
     reason = f"has a PCIe link of {lanes} lanes, {wanted or most} are possible: seat it again, look at riser and slot"
     reason += "" if wanted else " (pcie_width in the inventory, if it is built so)"
     return Found("fail", lanes, reason, "isolate", wanted or most)
@@ -64,16 +58,27 @@ def generation_under_load(gpu: Gpu, context: Context) -> Found:
     """The link has its full speed."""
     now, most = gpu["pcie.generation"], gpu["pcie.generation_max"]
     wanted = context.expect.get("pcie_generation")
+    found = _enough(gpu, context, (now, most, wanted), f"generation {now}", "max_link_speed")
+    return found or _slow(now, wanted or most)
+
+
+def _enough(gpu: Gpu, context: Context, numbers: tuple[int, int, int | None], said: str, limit: str) -> Found | None:
+    """Return what a link comes to that is as good as it has to be, None for one that should be better.
+
+    numbers: what it is, what the GPU can, what the inventory wants; limit: the slot's file with what that can.
+    """
+    now, most, wanted = numbers
     if now >= (wanted or most):
         return Found("pass", now, expected=wanted or most)
-    if not wanted:
-        why = _not_seen(gpu, context)
-        if why:
-            return Found("skip", now, f"generation {now} of {most}: {why}")
-        slot = slot_of(context, gpu.address, "max_link_speed")
-        if slot is not None and 0 < slot <= now:
-            return Found("pass", now, f"{gpu.device} has generation {now}, its slot has no more", expected=slot)
-    return _slow(now, wanted or most)
+    if wanted:
+        return None
+    why = _not_seen(gpu, context)
+    if why:
+        return Found("skip", now, f"{said} of {most}: {why}")
+    slot = slot_of(context, gpu.address, limit)
+    if slot is not None and 0 < slot <= now:
+        return Found("pass", now, f"{gpu.device} has {said}, its slot has no more", expected=slot)
+    return None
 
 
 #: GPUs that a CPU of NVIDIA's reaches by its own link: their PCIe carries next to nothing, and may be narrow.
