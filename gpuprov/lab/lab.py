@@ -223,7 +223,8 @@ class Lab:
         while True:
             if create:
                 os.makedirs(state, exist_ok=True)
-            if not os.path.exists(path) and set(os.listdir(state)) - {LOCK}:
+            others = set(os.listdir(state)) - {LOCK}
+            if others and not os.path.exists(path):  # in this order: who starts it meanwhile makes the lock first
                 raise LabError(
                     f"{state} has files in it that are not a lab's; nothing was touched",
                     hint="name another folder with --state",

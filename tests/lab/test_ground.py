@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import socket
 import subprocess
 import sys
@@ -15,6 +16,7 @@ import pytest
 from gpuprov.errors import LabError
 from gpuprov.lab import Lab
 from gpuprov.lab.addresses import address_of
+from gpuprov.lab.layout import LOCK
 from tests.support.lab import NEEDS_LAB, lab_of, run_on
 
 pytestmark = NEEDS_LAB
@@ -127,6 +129,25 @@ def test_a_state_folder_may_have_any_name(tmp_path):
     finally:
         lab.down()
     assert not folder.exists()
+
+
+def test_a_lab_that_another_starts_meanwhile_is_a_lab(tmp_path, monkeypatch):
+    state = tmp_path / "state"
+    state.mkdir()
+    listed = os.listdir
+
+    def another_starts_then_listed(folder):
+        for name in (LOCK, "lab.json"):
+            (state / name).touch()
+        return listed(folder)
+
+    monkeypatch.setattr("gpuprov.lab.lab.os.listdir", another_starts_then_listed)
+    with Lab(state)._lock(create=True):
+        pass
+    (state / LOCK).unlink()
+    monkeypatch.setattr("gpuprov.lab.lab.os.listdir", listed)
+    with pytest.raises(LabError, match="not a lab's"), Lab(state)._lock(create=True):
+        pass
 
 
 def test_two_who_start_the_same_lab_at_once_get_one(tmp_path):
